@@ -1,0 +1,40 @@
+"""Sphinx configuration: the pages, and the docstrings of every public name."""
+
+import re
+
+import skprune
+
+project = "skprune"
+author = "the skprune developers"
+copyright = f"2026, {author}"
+version = release = skprune.__version__
+
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "literal"
+
+# A subpackage's page lists its __all__, though the objects live in private modules.
+autosummary_ignore_module_all = False
+autosummary_imported_members = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "Prune neural networks by game theory",
+    "fixed_sidebar": True,
+    "page_width": "1100px",
+    "sidebar_width": "240px",
+}
+
+
+def unlink_foreign_labels(app, what, name, obj, options, lines):
+    """Keep only the text of the links that scikit-learn's docstrings hold."""
+    if (getattr(obj, "__module__", None) or "").startswith("sklearn."):
+        text = re.sub(r":ref:`([^`<]+?)\s*(<[^`]*>)?`", r"\1", "\n".join(lines))
+        lines[:] = text.split("\n")
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", unlink_foreign_labels)
