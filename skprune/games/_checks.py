@@ -1,0 +1,75 @@
+"""What is checked where coalitions, orders and payoffs enter a game."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["check_coalitions", "check_mask", "check_orders", "check_payoffs"]
+
+
+def check_coalitions(coalitions: Any, n_players: int) -> NDArray[np.bool_]:
+    """Coalitions as a boolean array of the right shape."""
+    coalitions = np.asarray(coalitions)
+    if coalitions.dtype != np.bool_:
+        raise TypeError(
+            f"coalitions must be boolean, got dtype {coalitions.dtype} and shape "
+            f"{coalitions.shape}; convert 0/1 masks with .astype(bool)."
+        )
+    if coalitions.ndim not in (1, 2) or coalitions.shape[-1] != n_players:
+        raise ValueError(
+            f"coalitions must have shape (n_coalitions, {n_players}), got "
+            f"{coalitions.shape}."
+        )
+    # One coalition alone is what other packages ask for too.
+    return np.atleast_2d(coalitions)
+
+
+def check_payoffs(
+    payoffs: NDArray[np.float64], coalitions: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Payoffs, refused where they are not one finite number per coalition."""
+    if payoffs.shape != (len(coalitions),):
+        raise ValueError(
+            f"the game returned payoffs of shape {payoffs.shape} for "
+            f"{len(coalitions)} coalitions; it must return one number for each."
+        )
+    bad = np.flatnonzero(~np.isfinite(payoffs))
+    if bad.size:
+        value = "NaN" if np.isnan(payoffs[bad[0]]) else "infinite"
+        players = np.flatnonzero(coalitions[bad[0]])
+        raise ValueError(
+            f"the payoff of a coalition is {value} (players {players[:20].tolist()}"
+            f"{', ...' if players.size > 20 else ''}); power indices need finite "
+            "payoffs, so repair the game or the data behind it."
+        )
+    return payoffs
+
+
+def check_orders(orders: Any, n_players: int) -> NDArray[np.intp]:
+    """Orders as integers, refused where a row is no permutation of the players."""
+    orders = np.asarray(orders)
+    if not np.issubdtype(orders.dtype, np.integer):
+        raise TypeError(f"orders must be integers, got dtype {orders.dtype}.")
+    if orders.ndim not in (2, 3) or orders.shape[-1] != n_players:
+        raise ValueError(
+            f"orders must have shape (n_orders, {n_players}), got {orders.shape}."
+        )
+    if (np.sort(orders, axis=-1) != np.arange(n_players)).any():
+        raise ValueError(
+            f"each order must hold every player from 0 to {n_players - 1} once."
+        )
+    return orders
+
+
+def check_mask(name: str, mask: Any, n_players: int) -> NDArray[np.bool_]:
+    """A mask over players; nobody where it is None."""
+    if mask is None:
+        return np.zeros(n_players, dtype=bool)
+    mask = np.asarray(mask)
+    if mask.dtype != np.bool_ or mask.shape != (n_players,):
+        raise ValueError(
+            f"{name} must be a boolean mask of shape ({n_players},), got dtype "
+            f"{mask.dtype} and shape {mask.shape}."
+        )
+    return mask
