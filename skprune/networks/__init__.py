@@ -1,0 +1,31 @@
+"""Players inside a PyTorch module: found, masked, removed, measured.
+
+`find_players` says which units of a module may leave, and which rows and columns
+of which layers belong to each of them. `masked` plays a coalition in place by
+hooks; `remove_players` gives a new module that is really smaller. For every
+supported network and coalition both give the same outputs, to rounding.
+"""
+
+from skprune.networks._discovery import find_players
+from skprune.networks._inputs import call, evaluating, map_tensors, tensors_in
+from skprune.networks._masking import MaskedModule, masked
+from skprune.networks._players import Players
+from skprune.networks._selection import ColumnSelection
+from skprune.networks._size import NetworkSize, latency, size_of
+from skprune.networks._surgery import remove_players
+
+__all__ = [
+    "ColumnSelection",
+    "MaskedModule",
+    "NetworkSize",
+    "Players",
+    "call",
+    "evaluating",
+    "find_players",
+    "latency",
+    "map_tensors",
+    "masked",
+    "remove_players",
+    "size_of",
+    "tensors_in",
+]

@@ -1,0 +1,83 @@
+"""The last word on players: masked and removed networks must agree.
+
+No tracer knows every operation. One that it misunderstood is found here, by numbers.
+"""
+
+import numpy as np
+import torch
+
+from skprune.exceptions import UnsupportedNetworkError
+from skprune.networks._inputs import call, tensors_in
+from skprune.networks._masking import masked
+from skprune.networks._surgery import copy_of, remove_in_place
+
+__all__ = ["check_keystone"]
+
+
+def check_keystone(module, scratch, players, example_input):
+    """Compare a masked with a removed network on one coalition.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The user's network; it is copied where the comparison fails.
+    scratch : torch.nn.Module
+        A copy of it in evaluation mode, from which players are then removed.
+    players : Players
+        What was found in it.
+    example_input : tensor, tuple of tensors or dict of tensors
+        What both are run on.
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If they differ; the text names the groups that differ alone.
+    """
+    if _keystone_holds(scratch, players, _some_of(players), example_input):
+        return
+    blamed = []
+    for group, label in enumerate(players.groups):
+        drop = _some_of(players) & (players.group_of == group)
+        if not _keystone_holds(copy_of(module).eval(), players, drop, example_input):
+            blamed.append(label)
+    raise UnsupportedNetworkError(
+        f"The players of layer {', '.join(map(repr, blamed or players.groups))} cannot "
+        "be removed: masking them gives another output than removing them. On their "
+        "way is an operation that mixes units or fixes their number, such as a softmax "
+        "over them or a view of a fixed size. Leave this layer out of players."
+    )
+
+
+def _some_of(players):
+    """Draw about half of each group, never all of it; always the same players."""
+    rng = np.random.default_rng(0)
+    drop = np.zeros(players.n_players, dtype=bool)
+    for group in range(len(players.groups)):
+        members = rng.permutation(np.flatnonzero(players.group_of == group))
+        drop[members[: len(members) // 2]] = True
+    return drop
+
+
+def _keystone_holds(scratch, players, drop, example_input):
+    """Whether masked and removed outputs agree to rounding."""
+    with torch.no_grad():
+        with masked(scratch, players, ~drop):
+            expected = tensors_in(call(scratch, example_input))
+        try:
+            pruned = remove_in_place(scratch, players, drop)
+            outputs = tensors_in(call(pruned, example_input))
+        except (RuntimeError, ValueError, IndexError):
+            # A hard-coded size: the answer to the question, not a failure to hide.
+            return False
+    return all(map(_close, outputs, expected))
+
+
+def _close(output, expected):
+    if output.shape != expected.shape or not output.is_floating_point():
+        return output.shape == expected.shape
+    if expected.numel() == 0:
+        return True
+    finite = expected[expected.isfinite()]
+    scale = finite.abs().max().item() if finite.numel() else 1.0
+    tolerance = torch.finfo(output.dtype).eps ** 0.5 * max(scale, 1e-12)
+    return torch.allclose(output, expected, rtol=0, atol=tolerance, equal_nan=True)

@@ -1,0 +1,207 @@
+"""The physical step: a new module without the rows and columns of those who leave."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from skprune.exceptions import UnsupportedNetworkError
+from skprune.networks._players import as_player_mask
+from skprune.networks._selection import ColumnSelection
+
+__all__ = ["copy_of", "remove_in_place", "remove_players"]
+
+
+def remove_players(module, players, drop):
+    """Build the module that remains when some players leave.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network in which `players` were found. It is left untouched.
+    players : Players
+        From `find_players`, or from `Players.after_removal` for a pruned module.
+    drop : bool ndarray of shape (n_players,)
+        True for the players that leave.
+
+    Returns
+    -------
+    torch.nn.Module
+        A copy with smaller layers. Its parameters are new and carry no gradients;
+        `requires_grad`, the training mode, the device and hooks stay as they were.
+
+    Raises
+    ------
+    ValueError
+        If `drop` does not fit `players`, if `players` does not fit `module`, or if a
+        layer would be left empty.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from torch import nn
+    >>> from skprune.networks import find_players, remove_players
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> players = find_players(net, torch.zeros(1, 4))
+    >>> remove_players(net, players, np.array([False, True, False]))
+    Sequential(
+      (0): Linear(in_features=4, out_features=2, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=2, out_features=2, bias=True)
+    )
+    """
+    drop = as_player_mask(drop, players.n_players, "drop")
+    _check_not_empty(players, drop)
+    _check_fits(module, players)
+    return remove_in_place(copy_of(module), players, drop)
+
+
+def remove_in_place(module, players, drop):
+    """Remove players from a module that is ours; return it (its root may be new)."""
+    gone = np.append(drop, False)
+    outputs = players.producers | players.normalizations
+    inputs = {n: o for n, o in players.consumers.items() if n not in players.selections}
+    for name, owners in outputs.items():
+        _keep_outputs(module.get_submodule(name), _positions(owners, gone))
+    for name, owners in inputs.items():
+        _keep_inputs(module.get_submodule(name), _positions(owners, gone))
+    for name, owners in players.selections.items():
+        kept = _positions(owners, gone)
+        if len(kept) < len(owners):
+            module = _select_inputs(module, name, kept, name in players.selected)
+    return module
+
+
+def copy_of(module):
+    """Deep copy of a module, or an error of ours that says why there is none."""
+    try:
+        duplicate = copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedNetworkError(
+            f"module ({type(module).__name__}) cannot be copied: {error} Remove from "
+            "it what cannot be copied, such as tensors kept from a forward pass."
+        ) from error
+    for part in duplicate.modules():
+        # A coalition that is being played on the original is not the copy's.
+        for hooks in (part._forward_pre_hooks, part._forward_hooks):
+            for key in [k for k, hook in hooks.items() if hasattr(hook, "is_mask")]:
+                del hooks[key]
+    return duplicate
+
+
+def _check_not_empty(players, drop):
+    for group, label in enumerate(players.groups):
+        members = players.group_of == group
+        if members.any() and drop[members].all():
+            raise ValueError(
+                f"drop would leave layer {label!r} empty: all of its {members.sum()} "
+                "players would leave. Keep at least one of them."
+            )
+    gone = np.append(drop, False)
+    for name, owners in (players.producers | players.consumers).items():
+        if gone[owners].all():
+            raise ValueError(
+                f"drop would leave layer {name!r} empty: all of its {len(owners)} "
+                "units would leave. Keep at least one of them."
+            )
+
+
+def _check_fits(module, players):
+    expected = {(name, True): len(o) for name, o in players.producers.items()}
+    expected |= {(name, True): len(o) for name, o in players.normalizations.items()}
+    expected |= {(name, False): len(o) for name, o in players.consumers.items()}
+    for (name, outputs), n_units in expected.items():
+        try:
+            layer = module.get_submodule(name)
+            found = _n_outputs(layer) if outputs else _n_inputs(layer)
+        except AttributeError:
+            found = None
+        if found != n_units:
+            raise ValueError(
+                f"players does not fit module: layer {name!r} should have {n_units} "
+                f"{'outputs' if outputs else 'inputs'}, and has {found}. Call "
+                "find_players on this module, or players.after_removal(drop)."
+            )
+
+
+def _n_outputs(layer):
+    if isinstance(layer, nn.Linear):
+        return layer.out_features
+    if isinstance(layer, _NormBase):
+        return layer.num_features
+    if isinstance(layer, nn.LayerNorm):
+        return layer.normalized_shape[-1]
+    if isinstance(layer, nn.PReLU):
+        return layer.num_parameters
+    if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+        return layer.embedding_dim
+    return layer.out_channels
+
+
+def _n_inputs(layer):
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def _positions(owners, gone):
+    return torch.from_numpy(np.flatnonzero(~gone[owners]))
+
+
+def _shrink(layer, attribute, kept, axis=0):
+    """Replace a parameter or buffer of `layer` by its `kept` positions."""
+    old = getattr(layer, attribute, None)
+    if old is None:
+        return
+    new = old.detach().index_select(axis, kept.to(old.device))
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    setattr(layer, attribute, new)
+
+
+def _keep_outputs(layer, kept):
+    """Shrink what a layer gives; a layer that works channel by channel, wholly."""
+    if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+        _shrink(layer, "weight", kept, axis=1)
+        layer.embedding_dim = len(kept)
+        return
+    for attribute in ("weight", "bias", "running_mean", "running_var"):
+        _shrink(layer, attribute, kept)
+    if isinstance(layer, nn.Linear):
+        layer.out_features = len(kept)
+    elif isinstance(layer, _NormBase):
+        layer.num_features = len(kept)
+    elif isinstance(layer, nn.LayerNorm):
+        layer.normalized_shape = (len(kept),)
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = len(kept)
+    else:
+        if layer.groups > 1:
+            layer.groups = layer.in_channels = len(kept)
+        layer.out_channels = len(kept)
+
+
+def _keep_inputs(layer, kept):
+    _shrink(layer, "weight", kept, axis=1)
+    if isinstance(layer, nn.Linear):
+        layer.in_features = len(kept)
+    else:
+        layer.in_channels = len(kept)
+
+
+def _select_inputs(module, name, kept, is_selected):
+    """Let layer `name` read only its `kept` inputs, by one selection before it."""
+    layer = module.get_submodule(name)
+    parent_name, _, own_name = name.rpartition(".")
+    parent = module.get_submodule(parent_name)
+    _keep_inputs(layer, kept)
+    if is_selected:
+        parent[0] = parent[0].narrowed(kept).train(layer.training)
+        return module
+    axis = -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)
+    selection = ColumnSelection(kept.to(layer.weight.device), axis)
+    pair = nn.Sequential(selection, layer).train(layer.training)
+    if not name:
+        return pair
+    setattr(parent, own_name, pair)
+    return module
