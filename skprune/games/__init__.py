@@ -7,6 +7,7 @@ packages. The known games have exact power indices to test estimates against.
 
 from skprune.games._base import Game, RestrictedGame
 from skprune.games._callable import CallableGame, as_game
+from skprune.games._checks import check_coalitions, check_mask, check_orders
 from skprune.games._known import (
     AirportGame,
     GloveGame,
@@ -29,6 +30,9 @@ __all__ = [
     "UnanimityGame",
     "WeightedVotingGame",
     "as_game",
+    "check_coalitions",
+    "check_mask",
+    "check_orders",
     "three_player_game",
     "un_security_council",
 ]

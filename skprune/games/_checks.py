@@ -9,7 +9,26 @@ __all__ = ["check_coalitions", "check_mask", "check_orders", "check_payoffs"]
 
 
 def check_coalitions(coalitions: Any, n_players: int) -> NDArray[np.bool_]:
-    """Coalitions as a boolean array of the right shape."""
+    """Check coalitions where they enter a game.
+
+    Parameters
+    ----------
+    coalitions : array-like of bool of shape (n_coalitions, n_players)
+        True where a player is present.
+    n_players : int
+        Number of players of the game.
+
+    Returns
+    -------
+    coalitions : ndarray of bool of shape (n_coalitions, n_players)
+
+    Raises
+    ------
+    TypeError
+        If they are not boolean.
+    ValueError
+        If their shape is wrong.
+    """
     coalitions = np.asarray(coalitions)
     if coalitions.dtype != np.bool_:
         raise TypeError(
@@ -47,7 +66,26 @@ def check_payoffs(
 
 
 def check_orders(orders: Any, n_players: int) -> NDArray[np.intp]:
-    """Orders as integers, refused where a row is no permutation of the players."""
+    """Check orders where they enter a game.
+
+    Parameters
+    ----------
+    orders : array-like of int of shape (n_orders, [n_blocks,] n_players)
+        Permutations of the players.
+    n_players : int
+        Number of players of the game.
+
+    Returns
+    -------
+    orders : ndarray of int
+
+    Raises
+    ------
+    TypeError
+        If they are no integers.
+    ValueError
+        If their shape is wrong or one is no permutation.
+    """
     orders = np.asarray(orders)
     if not np.issubdtype(orders.dtype, np.integer):
         raise TypeError(f"orders must be integers, got dtype {orders.dtype}.")
@@ -63,7 +101,26 @@ def check_orders(orders: Any, n_players: int) -> NDArray[np.intp]:
 
 
 def check_mask(name: str, mask: Any, n_players: int) -> NDArray[np.bool_]:
-    """A mask over players; nobody where it is None."""
+    """Check a mask over players.
+
+    Parameters
+    ----------
+    name : str
+        What the mask is called in an error.
+    mask : array-like of bool of shape (n_players,) or None
+        None selects nobody.
+    n_players : int
+        Number of players of the game.
+
+    Returns
+    -------
+    mask : ndarray of bool of shape (n_players,)
+
+    Raises
+    ------
+    ValueError
+        If it is not boolean or its shape is wrong.
+    """
     if mask is None:
         return np.zeros(n_players, dtype=bool)
     mask = np.asarray(mask)

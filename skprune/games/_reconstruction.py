@@ -48,6 +48,12 @@ class ReconstructionGame(Game):
     players : ndarray of int of shape (n_players,)
         Their numbers in the game that was restricted, if any.
 
+    Raises
+    ------
+    ValueError
+        If the moments do not fit together or cannot be those of any data, `ridge` is
+        negative, or `owners` leaves a player without a column.
+
     Notes
     -----
     A walk is one Cholesky factorisation of the permuted G: the squared rows of
@@ -79,24 +85,16 @@ class ReconstructionGame(Game):
         owners: ArrayLike | None = None,
         ridge: float = 1e-3,
     ) -> None:
-        gram, cross = np.asarray(gram, np.float64), np.asarray(cross, np.float64)
-        _check_moments(gram, cross, target_variance, ridge)
-        owner = np.arange(len(gram)) if owners is None else np.asarray(owners)
-        if owner.shape != (len(gram),) or owner.max(initial=-1) < 0:
-            raise ValueError(
-                f"owners has shape {owner.shape} and its largest entry is "
-                f"{owner.max(initial=-1)}; give one player for each of the "
-                f"{len(gram)} columns, and at least one player."
-            )
+        G, C = np.asarray(gram, np.float64), np.asarray(cross, np.float64)
+        _check_moments(G, C, target_variance, ridge)
+        owner = _check_owners(owners, len(G))
         # A layer whose columns never vary has G = 0; the game is then null, not 0/0.
-        penalty = ridge * gram.diagonal().mean() + np.finfo(np.float64).tiny ** 0.5
-        gram = gram + penalty * np.eye(len(gram))
+        penalty = ridge * G.diagonal().mean() + np.finfo(np.float64).tiny ** 0.5
+        G = G + penalty * np.eye(len(G))
         scale = max(float(target_variance), np.finfo(np.float64).tiny)
-        gram, cross, base = _project_out(
-            gram, cross / np.sqrt(scale), np.flatnonzero(owner < 0)
-        )
-        gram, cross, width = _one_width(gram, cross, owner[owner >= 0], penalty)
-        self._set(gram, cross, base, width, np.arange(len(gram) // width))
+        G, C, base = _project_out(G, C / np.sqrt(scale), np.flatnonzero(owner < 0))
+        G, C, width = _one_width(G, C, owner[owner >= 0], penalty)
+        self._set(G, C, base, width, np.arange(len(G) // width))
 
     def _set(
         self,
@@ -140,7 +138,8 @@ class ReconstructionGame(Game):
         if np.ndim(coalitions) == 3:
             coalitions = self._single_block(np.asarray(coalitions))
         coalitions = check_coalitions(coalitions, self.n_players)
-        return np.array([self._flip_one(coalition) for coalition in coalitions])
+        marginals = [self._flip_one(coalition) for coalition in coalitions]
+        return np.array(marginals).reshape(-1, self.n_players)
 
     def _flip_one(self, coalition: NDArray[np.bool_]) -> FloatArray:
         """Every player's marginal around one coalition."""
@@ -175,12 +174,21 @@ class ReconstructionGame(Game):
         marginals : ndarray of float64 of shape (n_steps,)
             What each earned when it joined.
 
+        Raises
+        ------
+        ValueError
+            If there are fewer players than steps.
+
         Notes
         -----
         Orthogonal matching pursuit with a growing Cholesky factor: O(k n (k + q))
         for k steps, n columns and q targets.
         """
         n, width = self.n_players, self._width
+        if not 0 <= n_steps <= n:
+            raise ValueError(
+                f"n_steps={n_steps} must lie between 0 and the {n} players."
+            )
         residual = self._cross.copy()
         factor = np.zeros((n * width, n_steps * width))
         blocks = self._diagonal_blocks(self._gram)
@@ -252,7 +260,7 @@ def _block_gains(blocks: FloatArray, right: FloatArray) -> FloatArray:
 def _project_out(
     gram: FloatArray, cross: FloatArray, fixed: NDArray[np.intp]
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Moments of the other columns once `fixed` are regressed out, and what they earn."""
+    """Moments of the others once `fixed` are regressed out, and what those earn."""
     if not fixed.size:
         return gram, cross, 0.0
     other = np.setdiff1d(np.arange(len(gram)), fixed)
@@ -285,6 +293,19 @@ def _one_width(
     targets = np.zeros((n * width, cross.shape[1]))
     targets[slots] = cross[order]
     return padded, targets, width
+
+
+def _check_owners(owners: ArrayLike | None, n_columns: int) -> NDArray[np.integer]:
+    """One owner for each column; each column its own player where none is given."""
+    owner = np.arange(n_columns) if owners is None else np.asarray(owners)
+    whole = np.issubdtype(owner.dtype, np.integer)
+    if owner.shape != (n_columns,) or not whole or owner.max() < 0:
+        raise ValueError(
+            f"owners has dtype {owner.dtype}, shape {owner.shape} and entries "
+            f"{owner.ravel()[:10].tolist()}; give the integer number of a player, or "
+            f"-1, for each of the {n_columns} columns, and at least one player."
+        )
+    return owner
 
 
 def _check_moments(

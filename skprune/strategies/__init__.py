@@ -1,0 +1,35 @@
+"""Who leaves, and how fast: from a game and a scorer to a compression path.
+
+`_selection` turns scores into masks, `_path` holds what a search found, `_search`
+builds or prunes step by step, `_refinement` swaps players of a found coalition, and
+`_allocation` splits a number of players over layers. Nothing here knows networks: a
+search plays any `Game` and asks any `PowerIndexScorer`.
+"""
+
+from skprune.strategies._allocation import search_allocation
+from skprune.strategies._path import CompressionPath
+from skprune.strategies._refinement import IteratedLocalSearch, SwapRefinement
+from skprune.strategies._search import IteratedBuilding, IteratedPruning, Search, TopN
+from skprune.strategies._selection import (
+    below_share,
+    bottom,
+    bucket,
+    check_groups,
+    keep_best,
+)
+
+__all__ = [
+    "CompressionPath",
+    "IteratedBuilding",
+    "IteratedLocalSearch",
+    "IteratedPruning",
+    "Search",
+    "SwapRefinement",
+    "TopN",
+    "below_share",
+    "bottom",
+    "bucket",
+    "check_groups",
+    "keep_best",
+    "search_allocation",
+]

@@ -1,0 +1,341 @@
+"""From a game and a scorer to coalitions of the sizes asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+
+from skprune.games import Game
+from skprune.scorers import PowerIndexScorer
+from skprune.strategies._path import CompressionPath
+from skprune.strategies._selection import (
+    check_groups,
+    group_floors,
+    keep_best,
+    rank,
+)
+
+__all__ = ["IteratedBuilding", "IteratedPruning", "Search", "TopN"]
+
+
+class Search(BaseEstimator, ABC):
+    """Base class: a rule that finds a coalition for each of several sizes."""
+
+    def search(
+        self,
+        game: Game,
+        scorer: PowerIndexScorer | None,
+        sizes: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
+        min_per_group: int = 1,
+        ties: ArrayLike | None = None,
+    ) -> CompressionPath:
+        """Search a game.
+
+        Parameters
+        ----------
+        game : Game
+            What coalitions earn.
+        scorer : PowerIndexScorer or None
+            What players are worth; None where the search can do without.
+        sizes : array-like of int of shape (n_sizes,)
+            Numbers of players to keep.
+        groups : array-like of int of shape (n_players,), default=None
+            Group (layer) of each player.
+        min_per_group : int, default=1
+            Players that stay in each group.
+        ties : array-like of shape (n_players,), default=None
+            Among players of equal score the one with the smaller value leaves first.
+
+        Returns
+        -------
+        path : CompressionPath
+            A coalition for each size.
+
+        Raises
+        ------
+        ValueError
+            If a size is above the number of players or below the floors.
+        """
+        group_of = check_groups(groups, game.n_players)
+        wanted = _check_sizes(sizes, group_floors(group_of, min_per_group), game)
+        masks = self._masks(game, scorer, wanted, group_of, min_per_group, ties)
+        return CompressionPath.of(game, masks)
+
+    @abstractmethod
+    def _masks(
+        self,
+        game: Game,
+        scorer: PowerIndexScorer | None,
+        sizes: NDArray[np.intp],
+        group_of: NDArray[np.intp],
+        min_per_group: int,
+        ties: ArrayLike | None,
+    ) -> Iterator[NDArray[np.bool_]]:
+        """One mask for each of the ascending sizes, in any order."""
+
+
+class TopN(Search):
+    """Score once and keep the best: Top-n Pruning.
+
+    References
+    ----------
+    .. [1] M. Diaz-Ortiz et al., "Using Cooperative Game Theory to Prune Neural
+       Networks", arXiv:2311.10468, section III-B.
+
+    Examples
+    --------
+    >>> from skprune.games import un_security_council
+    >>> from skprune.scorers import ShapleyScorer
+    >>> from skprune.strategies import TopN
+    >>> path = TopN().search(un_security_council(), ShapleyScorer(), [5, 9])
+    >>> path.payoffs
+    array([0., 1.])
+    """
+
+    def _masks(
+        self,
+        game: Game,
+        scorer: PowerIndexScorer | None,
+        sizes: NDArray[np.intp],
+        group_of: NDArray[np.intp],
+        min_per_group: int,
+        ties: ArrayLike | None,
+    ) -> Iterator[NDArray[np.bool_]]:
+        values = _needed(scorer, self).estimate(game).values
+        for size in sizes:
+            yield keep_best(
+                values, size, groups=group_of, min_per_group=min_per_group, ties=ties
+            )
+
+
+class IteratedPruning(Search):
+    """Drop the worst players, score the rest again, and so on: Iterated Pruning.
+
+    Parameters
+    ----------
+    step : int or float, default=0.03
+        Players dropped between two scorings: a number, or a share of those left.
+    layerwise : bool, default=False
+        Whether each group loses the same share of its players in each step, so that
+        only scores within a group are compared.
+
+    References
+    ----------
+    .. [1] M. Diaz-Ortiz et al., "Using Cooperative Game Theory to Prune Neural
+       Networks", arXiv:2311.10468, section III-B.
+
+    Examples
+    --------
+    >>> from skprune.games import un_security_council
+    >>> from skprune.scorers import ShapleyScorer
+    >>> from skprune.strategies import IteratedPruning
+    >>> search = IteratedPruning(step=2)
+    >>> search.search(un_security_council(), ShapleyScorer(), [9, 11]).payoffs
+    array([1., 1.])
+    """
+
+    def __init__(self, step: int | float = 0.03, layerwise: bool = False) -> None:
+        self.step = step
+        self.layerwise = layerwise
+
+    def _masks(
+        self,
+        game: Game,
+        scorer: PowerIndexScorer | None,
+        sizes: NDArray[np.intp],
+        group_of: NDArray[np.intp],
+        min_per_group: int,
+        ties: ArrayLike | None,
+    ) -> Iterator[NDArray[np.bool_]]:
+        scorer, step = _needed(scorer, self), _check_step(self.step)
+        keep = np.ones(game.n_players, dtype=bool)
+        for size in sizes[::-1]:
+            while keep.sum() > size:
+                left = int(keep.sum())
+                target = max(size, left - _step_size(step, left))
+                values = np.full(keep.size, -np.inf)
+                values[keep] = scorer.estimate(_without(game, ~keep)).values
+                if self.layerwise:
+                    values = _within_group_rank(values, keep, group_of, ties)
+                keep = keep_best(
+                    values,
+                    target,
+                    groups=group_of,
+                    min_per_group=min_per_group,
+                    ties=ties,
+                )
+            yield keep.copy()
+
+
+class IteratedBuilding(Search):
+    """Start empty, add the best players, score the rest again: Iterated Building.
+
+    Parameters
+    ----------
+    step : int or float, default=0.05
+        Players added between two scorings: a number, or a share of those kept (one
+        player at least). Without a scorer one player is added at a time.
+
+    References
+    ----------
+    .. [1] M. Diaz-Ortiz et al., "Using Cooperative Game Theory to Prune Neural
+       Networks", arXiv:2311.10468, section III-B.
+
+    Examples
+    --------
+    >>> from skprune.games import un_security_council
+    >>> from skprune.scorers import BanzhafScorer
+    >>> from skprune.strategies import IteratedBuilding
+    >>> search = IteratedBuilding(step=3)
+    >>> search.search(un_security_council(), BanzhafScorer(), [9]).payoffs
+    array([1.])
+    """
+
+    def __init__(self, step: int | float = 0.05) -> None:
+        self.step = step
+
+    def _masks(
+        self,
+        game: Game,
+        scorer: PowerIndexScorer | None,
+        sizes: NDArray[np.intp],
+        group_of: NDArray[np.intp],
+        min_per_group: int,
+        ties: ArrayLike | None,
+    ) -> Iterator[NDArray[np.bool_]]:
+        if scorer is None:
+            yield from _greedy_masks(game, sizes, group_of, min_per_group)
+            return
+        step = _check_step(self.step)
+        keep = np.zeros(game.n_players, dtype=bool)
+        floors = group_floors(group_of, min_per_group)
+        for size in sizes:
+            while keep.sum() < size:
+                target = min(size, keep.sum() + _step_size(step, int(keep.sum())))
+                rest = game if not keep.any() else game.restrict(always_in=keep)
+                values = np.full(keep.size, np.inf)
+                values[~keep] = scorer.estimate(rest).values
+                keep = _add_best(values, keep, target, size, group_of, floors, ties)
+            yield keep.copy()
+
+
+def _add_best(
+    values: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+    target: int,
+    size: int,
+    group_of: NDArray[np.intp],
+    floors: NDArray[np.intp],
+    ties: ArrayLike | None,
+) -> NDArray[np.bool_]:
+    """Add the best players up to `target`, leaving room for the floors at `size`."""
+    for _ in range(target - int(keep.sum())):
+        counts = np.bincount(group_of[keep], minlength=floors.size)
+        missing = np.maximum(floors - counts, 0)
+        allowed = ~keep
+        if missing.sum() >= size - keep.sum():
+            allowed &= missing[group_of] > 0
+        candidates = np.where(allowed, values, -np.inf)
+        second = np.zeros(keep.size) if ties is None else np.asarray(ties, float)
+        best = np.lexsort((-np.arange(keep.size), second, candidates, allowed))[-1]
+        keep = keep.copy()
+        keep[best] = True
+    return keep
+
+
+def _greedy_masks(
+    game: Game,
+    sizes: NDArray[np.intp],
+    group_of: NDArray[np.intp],
+    min_per_group: int,
+) -> Iterator[NDArray[np.bool_]]:
+    """Add the player that earns most now, one at a time."""
+    floors = group_floors(group_of, min_per_group)
+    keep = np.zeros(game.n_players, dtype=bool)
+    if floors.size == 1:
+        order, _ = game.greedy_order(int(sizes[-1]))
+        for size in sizes:
+            mask = keep.copy()
+            mask[order[:size]] = True
+            yield mask
+        return
+    for size in sizes:
+        while keep.sum() < size:
+            values = game.flip(keep[None])[0]
+            keep = _add_best(
+                values, keep, int(keep.sum()) + 1, int(size), group_of, floors, None
+            )
+        yield keep.copy()
+
+
+def _without(game: Game, out: NDArray[np.bool_]) -> Game:
+    """The game without some players; itself where none left."""
+    return game.restrict(always_out=out) if out.any() else game
+
+
+def _within_group_rank(
+    values: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+    group_of: NDArray[np.intp],
+    ties: ArrayLike | None,
+) -> NDArray[np.float64]:
+    """Quantile of each kept player in its own group."""
+    ranks = np.full(values.size, -np.inf)
+    worst_first = rank(values, ties)
+    worst_first = worst_first[keep[worst_first]]
+    for group in range(group_of.max() + 1):
+        members = worst_first[group_of[worst_first] == group]
+        ranks[members] = (np.arange(members.size) + 0.5) / max(members.size, 1)
+    return ranks
+
+
+def _step_size(step: int | float, players: int) -> int:
+    """Players that move in one step: a count, or a share of `players`."""
+    if isinstance(step, Integral):
+        return int(step)
+    return max(1, int(step * players))
+
+
+def _check_step(step: int | float) -> int | float:
+    """A positive count, or a share in (0, 1)."""
+    if isinstance(step, bool) or not isinstance(step, Real):
+        raise TypeError(f"step must be an int or a float; got {step!r}.")
+    valid = step >= 1 if isinstance(step, Integral) else 0 < step < 1
+    if not valid:
+        raise ValueError(
+            f"step={step!r} must be a positive number of players, or a share in (0, 1)."
+        )
+    return step
+
+
+def _needed(scorer: PowerIndexScorer | None, search: Search) -> PowerIndexScorer:
+    """The scorer, which this search cannot do without."""
+    if scorer is None:
+        raise ValueError(
+            f"scorer=None: {type(search).__name__} needs one, such as ShapleyScorer()."
+        )
+    return scorer
+
+
+def _check_sizes(
+    sizes: ArrayLike, floors: NDArray[np.intp], game: Game
+) -> NDArray[np.intp]:
+    """Distinct sizes, ascending, between the floors and all players."""
+    wanted = np.unique(np.asarray(sizes))
+    if not wanted.size or not np.issubdtype(wanted.dtype, np.integer):
+        raise ValueError(f"sizes must be one or more integers; got {sizes!r}.")
+    low, high = max(1, int(floors.sum())), game.n_players
+    if wanted[0] < low or wanted[-1] > high:
+        raise ValueError(
+            f"sizes={wanted.tolist()} must lie between {low} (the floors of "
+            f"{floors.size} groups) and the {high} players; change the sizes or "
+            "min_per_group."
+        )
+    return wanted.astype(np.intp)

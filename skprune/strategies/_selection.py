@@ -1,0 +1,208 @@
+"""Scores in, masks out: who stays, or who leaves now."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["below_share", "bottom", "bucket", "check_groups", "keep_best"]
+
+
+def keep_best(
+    values: ArrayLike,
+    n_keep: int,
+    *,
+    groups: ArrayLike | None = None,
+    min_per_group: int = 1,
+    ties: ArrayLike | None = None,
+) -> NDArray[np.bool_]:
+    """Keep the best players, with a floor in every group.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_players,)
+        Scores, larger is better.
+    n_keep : int
+        Number of players to keep.
+    groups : array-like of int of shape (n_players,), default=None
+        Group (layer) of each player; all in one by default.
+    min_per_group : int, default=1
+        Players that stay in each group; a smaller group stays whole.
+    ties : array-like of shape (n_players,), default=None
+        Decides among equal scores: the smaller leaves first, and the later of two
+        players where these are equal too.
+
+    Returns
+    -------
+    keep : ndarray of bool of shape (n_players,)
+        True for the players that stay.
+
+    Raises
+    ------
+    ValueError
+        If `n_keep` is above the number of players or below what the floors need.
+
+    Examples
+    --------
+    >>> from skprune.strategies import keep_best
+    >>> keep_best([3.0, 2.0, 1.0], 2, groups=[0, 0, 1])
+    array([ True, False,  True])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    group_of = check_groups(groups, values.size)
+    floors = group_floors(group_of, min_per_group)
+    if not floors.sum() <= n_keep <= values.size:
+        raise ValueError(
+            f"n_keep={n_keep} is not between the floor of {floors.sum()} players "
+            f"(min_per_group={min_per_group}) and all {values.size}; change n_keep or "
+            "min_per_group."
+        )
+    best_first = rank(values, ties)[::-1]
+    keep = np.zeros(values.size, dtype=bool)
+    for group, floor in enumerate(floors):
+        members = best_first[group_of[best_first] == group]
+        keep[members[:floor]] = True
+    rest = best_first[~keep[best_first]]
+    keep[rest[: n_keep - keep.sum()]] = True
+    return keep
+
+
+def bottom(
+    values: ArrayLike, n: int, *, ties: ArrayLike | None = None
+) -> NDArray[np.bool_]:
+    """The `n` worst players leave: SVbottom(k).
+
+    Parameters
+    ----------
+    values : array-like of shape (n_players,)
+        Scores, larger is better.
+    n : int
+        Number of players that leave.
+    ties : array-like of shape (n_players,), default=None
+        Decides among equal scores, as in `keep_best`.
+
+    Returns
+    -------
+    leave : ndarray of bool of shape (n_players,)
+        True for the players that leave.
+
+    Examples
+    --------
+    >>> from skprune.strategies import bottom
+    >>> bottom([0.3, 0.1, 0.2], 2)
+    array([False,  True,  True])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    leave = np.zeros(values.size, dtype=bool)
+    leave[rank(values, ties)[:n]] = True
+    return leave
+
+
+def below_share(
+    values: ArrayLike, factor: float = 0.5, *, ties: ArrayLike | None = None
+) -> NDArray[np.bool_]:
+    """Players worth less than `factor` times the average leave: SVbottom(p).
+
+    Parameters
+    ----------
+    values : array-like of shape (n_players,)
+        Scores, larger is better.
+    factor : float, default=0.5
+        Share of the mean score below which a player leaves.
+    ties : array-like of shape (n_players,), default=None
+        Decides among equal scores, as in `keep_best`.
+
+    Returns
+    -------
+    leave : ndarray of bool of shape (n_players,)
+        True for the players that leave; the worst one where no score is below or the
+        scores do not sum to a positive number. Of several players the best one stays,
+        whatever the factor.
+
+    Examples
+    --------
+    >>> from skprune.strategies import below_share
+    >>> below_share([0.1, 0.5, 0.2, 0.4])
+    array([ True, False, False, False])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    below = int((values < factor * values.mean()).sum()) if values.sum() > 0 else 0
+    return bottom(values, max(1, min(below, values.size - 1)), ties=ties)
+
+
+def bucket(
+    values: ArrayLike, amount: float = 0.2, *, ties: ArrayLike | None = None
+) -> NDArray[np.bool_]:
+    """The longest run of worst players worth less than `amount` leaves: SVbucket(p).
+
+    Parameters
+    ----------
+    values : array-like of shape (n_players,)
+        Scores, larger is better; divide by their sum to make `amount` a share.
+    amount : float, default=0.2
+        What the leaving players may be worth together.
+    ties : array-like of shape (n_players,), default=None
+        Decides among equal scores, as in `keep_best`.
+
+    Returns
+    -------
+    leave : ndarray of bool of shape (n_players,)
+        True for the players that leave; the worst one where none qualifies or the
+        scores do not sum to a positive number.
+
+    Examples
+    --------
+    >>> from skprune.strategies import bucket
+    >>> bucket([0.05, 0.5, 0.1, 0.35])
+    array([ True, False,  True, False])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    worst_first = rank(values, ties)
+    fits = np.cumsum(values[worst_first]) < amount
+    # Signed sums may dip below the amount again: the longest prefix counts.
+    n = int(np.flatnonzero(fits)[-1]) + 1 if fits.any() and values.sum() > 0 else 1
+    leave = np.zeros(values.size, dtype=bool)
+    leave[worst_first[: min(n, values.size - 1) or 1]] = True
+    return leave
+
+
+def rank(values: NDArray[np.float64], ties: ArrayLike | None) -> NDArray[np.intp]:
+    """Players from the first to leave to the last: stable, ties by the second key."""
+    second = np.zeros(values.size) if ties is None else np.asarray(ties, np.float64)
+    return np.lexsort((-np.arange(values.size), second, values))
+
+
+def check_groups(groups: ArrayLike | None, n_players: int) -> NDArray[np.intp]:
+    """Groups as integers 0 to n_groups - 1 for each player.
+
+    Parameters
+    ----------
+    groups : array-like of int of shape (n_players,) or None
+        Group of each player; None puts all in one.
+    n_players : int
+        Number of players.
+
+    Returns
+    -------
+    group_of : ndarray of int of shape (n_players,)
+        The groups, renumbered without gaps.
+
+    Raises
+    ------
+    ValueError
+        If there is not one group for each player.
+    """
+    if groups is None:
+        return np.zeros(n_players, dtype=np.intp)
+    group_of = np.asarray(groups)
+    if group_of.shape != (n_players,):
+        raise ValueError(
+            f"groups must hold one group for each of the {n_players} players; got "
+            f"shape {group_of.shape}."
+        )
+    return np.unique(group_of, return_inverse=True)[1]
+
+
+def group_floors(group_of: NDArray[np.intp], min_per_group: int) -> NDArray[np.intp]:
+    """How many players have to stay in each group."""
+    return np.minimum(np.bincount(group_of), min_per_group)

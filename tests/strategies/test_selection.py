@@ -1,0 +1,94 @@
+"""Scores in, masks out: worked examples and ties."""
+
+import numpy as np
+import pytest
+
+from skprune.strategies import below_share, bottom, bucket, check_groups, keep_best
+
+
+def players(mask):
+    return np.flatnonzero(mask).tolist()
+
+
+def test_the_best_players_stay():
+    assert players(keep_best([0.1, 0.5, -0.2, 0.4], 2)) == [1, 3]
+    assert players(keep_best([0.1, 0.5, -0.2, 0.4], 4)) == [0, 1, 2, 3]
+
+
+def test_every_group_keeps_its_floor():
+    values, groups = [9, 8, 7, 6, 1, 2, 3], [0, 0, 0, 0, 1, 1, 2]
+    assert players(keep_best(values, 4, groups=groups)) == [0, 1, 5, 6]
+    floors = keep_best(values, 5, groups=groups, min_per_group=2)
+    # The last group has one player, who is all that it can keep.
+    assert players(floors) == [0, 1, 4, 5, 6]
+
+
+def test_among_equals_the_smaller_tie_and_then_the_later_player_leaves():
+    values = [1.0, 1.0, 1.0, 2.0]
+    assert players(keep_best(values, 2, ties=[0.3, 0.1, 0.2, 0.0])) == [0, 3]
+    assert players(keep_best(values, 3, ties=[0.3, 0.1, 0.2, 0.0])) == [0, 2, 3]
+    assert players(keep_best(values, 3)) == [0, 1, 3]
+    assert players(bottom(values, 1)) == [2]
+    assert players(bottom(values, 2, ties=[0.3, 0.1, 0.2, 0.0])) == [1, 2]
+    assert players(bucket([0.1, 0.1, 0.8], 0.15, ties=[0, 1, 2])) == [0]
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "minimum", "message"),
+    [
+        (1, 1, r"n_keep=1 .*floor of 2 players \(min_per_group=1\) and all 4"),
+        (5, 1, "n_keep=5 .*all 4; change n_keep or min_per_group"),
+        (3, 2, r"n_keep=3 .*floor of 4 players \(min_per_group=2\)"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(n_keep, minimum, message):
+    with pytest.raises(ValueError, match=message):
+        keep_best([1, 2, 3, 4], n_keep, groups=[0, 0, 1, 1], min_per_group=minimum)
+
+
+@pytest.mark.parametrize(
+    ("values", "amount", "leaving"),
+    [
+        # Sums of the sorted scores: .05, .15, .5, 1.
+        ([0.05, 0.5, 0.1, 0.35], 0.2, [0, 2]),
+        ([0.05, 0.5, 0.1, 0.35], 0.16, [0, 2]),
+        ([0.05, 0.5, 0.1, 0.35], 0.1, [0]),
+        # The sum has to stay below: 0.25 is not below 0.25.
+        ([0.25, 0.25, 0.5], 0.25, [1]),
+        # Nobody qualifies: the worst leaves.
+        ([0.3, 0.3, 0.4], 0.2, [1]),
+        # Signed: -.2, -.1, 0, .1, .3 and 1.3: two negative players buy two more.
+        ([1.0, -0.2, 0.1, 0.1, 0.1, 0.2], 0.2, [1, 2, 3, 4]),
+        # No positive sum: the worst leaves.
+        ([0.1, -0.5, 0.2], 0.2, [1]),
+        ([0.0, 0.0, 0.0], 0.2, [2]),
+        # Somebody stays, whatever the amount.
+        ([0.1, 0.2, 0.7], 2.0, [0, 1]),
+    ],
+)
+def test_the_bucket_holds_the_longest_run_below_the_amount(values, amount, leaving):
+    assert players(bucket(values, amount)) == leaving
+
+
+@pytest.mark.parametrize(
+    ("values", "factor", "leaving"),
+    [
+        ([0.1, 0.5, 0.2, 0.4], 0.5, [0]),
+        ([0.1, 0.5, 0.2, 0.4], 0.9, [0, 2]),
+        ([0.1, 0.5, -0.2, 0.4], 0.5, [2]),
+        ([0.3, 0.3, 0.3], 0.5, [2]),
+        ([0.1, -0.5, 0.2], 0.5, [1]),
+        ([0.3, 0.2, 0.25], 3.0, [1, 2]),
+    ],
+)
+def test_players_below_a_share_of_the_mean_leave(values, factor, leaving):
+    assert players(below_share(values, factor)) == leaving
+
+
+def test_groups_are_numbered_without_gaps():
+    np.testing.assert_array_equal(check_groups([7, 2, 7, 5], 4), [2, 0, 2, 1])
+    np.testing.assert_array_equal(check_groups(None, 3), [0, 0, 0])
+    with pytest.raises(
+        ValueError, match=r"one group for each of the 3 players.*\(2,\)"
+    ):
+        check_groups([0, 1], 3)
