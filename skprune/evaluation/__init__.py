@@ -1,0 +1,58 @@
+"""A trained net as a game, and what is done to its weights without training.
+
+`_evaluator` owns the game: it cuts the module (`_split`), chooses a backend
+(`_compiled` for tails of Linear layers, `_batched` for any module) and a payoff
+(`_payoffs`). `_reconstruction` plays layers by their moments (`_moments`), `_repair`
+refits survivors in closed form, `_transplant` puts a module back into a skorch net,
+`_uncertainty` finds the critical size, `_baselines` gives scores that need no game.
+"""
+
+from skprune.evaluation._baselines import (
+    random_scores,
+    taylor_scores,
+    weight_gradient_scores,
+    weight_norm_scores,
+)
+from skprune.evaluation._data import first_rows, take_rows
+from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
+from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
+from skprune.evaluation._reconstruction import LayerGames
+from skprune.evaluation._repair import REPAIRS, Repairer
+from skprune.evaluation._samples import Samples, played_payoff, sample_logits
+from skprune.evaluation._split import SplitModule, split_module
+from skprune.evaluation._transplant import retrain, transplant
+from skprune.evaluation._uncertainty import (
+    CriticalSize,
+    UncertaintyBands,
+    critical_size,
+    uncertainty_bands,
+)
+
+__all__ = [
+    "CoalitionEvaluator",
+    "CriticalSize",
+    "LayerGames",
+    "PAYOFFS",
+    "REPAIRS",
+    "Repairer",
+    "Samples",
+    "SplitModule",
+    "Task",
+    "UncertaintyBands",
+    "check_net",
+    "critical_size",
+    "first_rows",
+    "played_payoff",
+    "random_scores",
+    "resolve_payoff",
+    "retrain",
+    "sample_logits",
+    "split_module",
+    "take_rows",
+    "task_of",
+    "taylor_scores",
+    "transplant",
+    "uncertainty_bands",
+    "weight_gradient_scores",
+    "weight_norm_scores",
+]

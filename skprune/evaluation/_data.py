@@ -1,0 +1,95 @@
+"""From what a skorch net is fitted on to batches of tensors on its device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from skorch.dataset import get_len, unpack_data
+from skorch.utils import to_tensor
+
+from skprune.networks import map_tensors
+
+__all__ = ["batches_of", "concatenate", "first_rows", "take_rows"]
+
+
+def batches_of(net, X, batch_size=1024):
+    """Yield what the net's module reads, batch by batch.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialized net.
+    X : ndarray, sparse matrix, tensor, dict of these, or what `net` is fitted on
+        The samples. Sparse rows are made dense one batch at a time, as skorch does
+        one row at a time.
+    batch_size : int, default=1024
+        Number of samples of a batch.
+
+    Yields
+    ------
+    tensor or dict of tensors
+        A batch on the net's device; floating point numbers in the precision of the
+        module's parameters.
+    """
+    dtype = next((p.dtype for p in net.module_.parameters()), torch.float32)
+    if not _is_sliceable(X):
+        for batch in net.get_iterator(net.get_dataset(X), training=False):
+            yield _on_device(unpack_data(batch)[0], net.device, dtype)
+        return
+    for start in range(0, get_len(X), batch_size):
+        yield _on_device(
+            take_rows(X, slice(start, start + batch_size)), net.device, dtype
+        )
+
+
+def take_rows(X, rows):
+    """Rows of an array, a tensor, a sparse matrix or a dict of these."""
+    if isinstance(X, dict):
+        return {key: take_rows(value, rows) for key, value in X.items()}
+    if hasattr(X, "iloc"):
+        return X.iloc[rows]
+    return X[rows]
+
+
+def first_rows(net, X, n_rows=2):
+    """A small batch, such as an example input."""
+    batch = next(batches_of(net, X, n_rows))
+    return map_tensors(lambda tensor: tensor[:n_rows], batch)
+
+
+def concatenate(parts):
+    """Join batches of tensors, lists of tensors or dicts of tensors."""
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: concatenate([part[key] for part in parts]) for key in first}
+    if isinstance(first, (list, tuple)):
+        return [concatenate([part[i] for part in parts]) for i in range(len(first))]
+    return torch.cat(parts)
+
+
+def _is_sliceable(X):
+    """Whether rows can be taken from X by a slice."""
+    if isinstance(X, dict):
+        return all(_is_sliceable(value) for value in X.values())
+    return (
+        isinstance(X, (np.ndarray, torch.Tensor))
+        or sparse.issparse(X)
+        or hasattr(X, "iloc")
+    )
+
+
+def _on_device(batch, device, dtype):
+    """Tensors on the device, floats in the module's precision."""
+    if isinstance(batch, dict):
+        return {key: _on_device(value, device, dtype) for key, value in batch.items()}
+    if sparse.issparse(batch):
+        batch = batch.toarray()
+    if hasattr(batch, "iloc"):
+        batch = batch.to_numpy()
+    tensors = to_tensor(batch, device)
+
+    def cast(tensor):
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    return map_tensors(cast, tensors)

@@ -1,0 +1,299 @@
+"""A trained net as a coalitional game."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from joblib import effective_n_jobs
+from sklearn.exceptions import NotFittedError
+from skorch import NeuralNet
+
+from skprune.evaluation._batched import BatchedBackend
+from skprune.evaluation._compiled import CompiledBackend
+from skprune.evaluation._data import batches_of, concatenate, first_rows
+from skprune.evaluation._payoffs import predictions, resolve_payoff, task_of
+from skprune.evaluation._split import split_module
+from skprune.games import (
+    Game,
+    RestrictedGame,
+    check_coalitions,
+    check_mask,
+    check_orders,
+)
+from skprune.networks import Players, evaluating, find_players, tensors_in
+
+__all__ = ["CoalitionEvaluator", "check_net"]
+
+
+class CoalitionEvaluator(Game):
+    """The game that the units of a trained net play: what a sub-network earns.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        A fitted (initialized) net. It is not changed.
+    X : ndarray, sparse matrix, tensor or dict of these, of n_samples rows
+        The samples, as the net's module reads them; best unseen in training.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Class indices 0, 1, ... or the values of a regression.
+    players : str, list of (kind, layer) pairs or Players, default="neurons"
+        Who plays; see `skprune.networks.find_players`.
+    payoff : str or callable, default="accuracy"
+        "accuracy", "smoothed_accuracy" (accuracy plus a twentieth of the true class's
+        mean probability), "log_likelihood" (mean, in nats), "true_class_probability",
+        "margin", "r2", "neg_mean_squared_error", a scorer name of scikit-learn, or a
+        metric ``metric(y_true, y_pred) -> float``.
+    backend : {"auto", "batched", "compiled"}, default="auto"
+        "compiled" plays tails of Linear layers on the CPU, "batched" any module.
+    memory_budget : int, default=2**28
+        Bytes that one batched pass may take, roughly.
+    n_jobs : int, default=None
+        Threads of the compiled backend; results do not depend on it.
+
+    Attributes
+    ----------
+    n_players : int
+        Number of players.
+    n_blocks : int
+        Number of blocks of 16 samples, each of which may play its own orders; 1 for a
+        payoff that is no mean over samples.
+    players : Players
+        The players.
+    backend_ : str
+        The backend that was chosen.
+    task : Task
+        What the net's outputs mean.
+
+    Raises
+    ------
+    NotFittedError
+        If the net was not fitted.
+    TypeError
+        If `net` is no skorch net.
+    ValueError
+        If the data hold NaN or do not fit the net, the payoff does not fit the task, or
+        the grand coalition's outputs are NaN.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from skorch import NeuralNetClassifier
+    >>> from skprune.evaluation import CoalitionEvaluator
+    >>> X = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    >>> y = (X[:, 0] > 0).astype(np.int64)
+    >>> mlp = torch.nn.Sequential(
+    ...     torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+    ... )
+    >>> net = NeuralNetClassifier(
+    ...     mlp, criterion=torch.nn.CrossEntropyLoss, max_epochs=2, verbose=0
+    ... ).fit(X, y)
+    >>> game = CoalitionEvaluator(net, X, y)
+    >>> game(np.ones((1, 8), dtype=bool)) == net.score(X, y)
+    array([ True])
+    """
+
+    def __init__(
+        self,
+        net,
+        X,
+        y,
+        *,
+        players="neurons",
+        payoff="accuracy",
+        backend="auto",
+        memory_budget=2**28,
+        n_jobs=None,
+    ):
+        check_net(net)
+        if backend not in ("auto", "batched", "compiled"):
+            raise ValueError(
+                f"backend={backend!r}; use 'auto', 'batched' or 'compiled'."
+            )
+        module = net.module_
+        self.task = task_of(net)
+        with evaluating(module), torch.no_grad():
+            example = first_rows(net, X)
+            if not isinstance(players, Players):
+                players = find_players(module, example, players)
+            split = split_module(module, players, example)
+            features = concatenate([split.features(b) for b in batches_of(net, X)])
+        targets = self.task.targets(y, net.device)
+        _check_samples(features, targets)
+        self.players, self.n_players = players, players.n_players
+        self.payoff = resolve_payoff(payoff, self.task, targets)
+        args = (split, features, targets, self.task, self.payoff)
+        self._batched = BatchedBackend(*args, memory_budget)
+        self._check_outputs(targets)
+        compiled = None
+        if backend != "batched":
+            compiled = CompiledBackend.fitting(*args, effective_n_jobs(n_jobs))
+        if backend == "compiled" and compiled is None:
+            raise ValueError(
+                "backend='compiled' plays Linear layers with pointwise activations in "
+                f"a row, on the CPU, with payoffs that are means over samples; for "
+                f"this net and payoff={self.payoff.name!r} use backend='auto'."
+            )
+        self._backend = compiled or self._batched
+        self.backend_ = self._backend.name
+        self.n_blocks = 1 if self.payoff.metric else self._batched.n_blocks
+
+    @property
+    def walks_natively(self):
+        """Whether walks cost less than the payoffs they consist of."""
+        return self.payoff.metric is None
+
+    @property
+    def flips_natively(self):
+        """Whether flips cost less than the payoffs they consist of."""
+        return self.payoff.metric is None
+
+    def _payoffs(self, coalitions):
+        with self._evaluating():
+            return self._backend.payoffs(coalitions)
+
+    def walk(self, orders):
+        """Marginals along orders, of each block or of all; see `Game.walk`."""
+        if not self.walks_natively:
+            return super().walk(orders)
+        orders = check_orders(orders, self.n_players)
+        nobody = np.zeros(self.n_players, dtype=bool)
+        return self._walk(nobody, np.arange(self.n_players), orders)
+
+    def flip(self, coalitions):
+        """Marginals around coalitions, of each block or of all; see `Game.flip`."""
+        if not self.flips_natively:
+            return super().flip(coalitions)
+        return self._flip(np.arange(self.n_players), np.asarray(coalitions))
+
+    def restrict(self, always_in=None, always_out=None):
+        """Fix some players; see `Game.restrict`."""
+        return _RestrictedEvaluator(
+            self,
+            check_mask("always_in", always_in, self.n_players),
+            check_mask("always_out", always_out, self.n_players),
+        )
+
+    def predict(self, coalitions):
+        """Predictions of sub-networks.
+
+        Parameters
+        ----------
+        coalitions : ndarray of bool of shape (n_coalitions, n_players)
+            True where a player is present.
+
+        Returns
+        -------
+        predictions : ndarray of shape (n_coalitions, n_samples) or (..., n_outputs)
+            Class indices, or the values of a regression.
+        """
+        coalitions = check_coalitions(coalitions, self.n_players)
+        with self._evaluating():
+            logits = self._batched.logits(coalitions)
+        return predictions(logits, self.task.kind).cpu().numpy()
+
+    def _walk(self, start, free, orders):
+        """Native walk of the free players, with or without an axis of blocks."""
+        with self._evaluating():
+            return self._backend.walk(start, free, self._with_blocks(orders))
+
+    def _flip(self, free, coalitions):
+        """Native flips of the free players, with or without an axis of blocks."""
+        check_coalitions(coalitions.reshape(-1, coalitions.shape[-1]), self.n_players)
+        with self._evaluating():
+            return self._backend.flip(free, self._with_blocks(coalitions))
+
+    def _with_blocks(self, samples):
+        """Orders or coalitions with an axis of blocks, of length 1 or n_blocks."""
+        if samples.ndim == 2:
+            return samples[:, None]
+        if samples.shape[1] not in (1, self.n_blocks):
+            raise ValueError(
+                f"the second axis counts blocks and must be {self.n_blocks} or 1; got "
+                f"shape {samples.shape}."
+            )
+        return samples
+
+    def _evaluating(self):
+        """Evaluation mode of the module, while it plays."""
+        return evaluating(self._batched.split.rest)
+
+    def _check_outputs(self, targets):
+        """Refuse a net whose outputs are NaN or do not fit the targets."""
+        everybody = np.ones((1, self.n_players), dtype=bool)
+        with self._evaluating():
+            logits = self._batched.logits(everybody)[0]
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                "the net's outputs are NaN or infinite on X; train it again, with a "
+                "lower learning rate or scaled data."
+            )
+        if self.task.kind == "multiclass" and int(targets.max()) >= logits.shape[1]:
+            raise ValueError(
+                f"y holds class {int(targets.max())}, but the net has "
+                f"{logits.shape[1]} outputs; give class indices 0 to "
+                f"{logits.shape[1] - 1}."
+            )
+        if self.task.kind == "regression" and targets.shape != logits.shape:
+            raise ValueError(
+                f"y has shape {tuple(targets.shape)} where the net's outputs have "
+                f"{tuple(logits.shape)}; give one column for each output."
+            )
+
+
+class _RestrictedEvaluator(RestrictedGame):
+    """Restricted walks and flips that pay for the free players only."""
+
+    def walk(self, orders):
+        if not self.walks_natively:
+            return super().walk(orders)
+        orders = check_orders(orders, self.n_players)
+        return self.parent._walk(self.always_in, self.players, orders)
+
+    def flip(self, coalitions):
+        if not self.flips_natively:
+            return super().flip(coalitions)
+        return self.parent._flip(self.players, self._embed(coalitions))
+
+
+def check_net(net):
+    """Refuse what is no fitted skorch net.
+
+    Parameters
+    ----------
+    net : object
+        What was given as a net.
+
+    Raises
+    ------
+    TypeError
+        If it is no skorch net.
+    NotFittedError
+        If it was not fitted.
+    """
+    if not isinstance(net, NeuralNet):
+        raise TypeError(
+            f"net must be a skorch net, got {type(net).__name__}; wrap a torch module "
+            "in skorch.NeuralNetClassifier or NeuralNetRegressor and fit it."
+        )
+    if not net.initialized_:
+        raise NotFittedError(
+            f"This {type(net).__name__} is not fitted yet; call fit before it plays."
+        )
+
+
+def _check_samples(features, targets):
+    """Refuse samples with NaN, or none, or of two lengths."""
+    tensors = tensors_in(features)
+    if not len(targets):
+        raise ValueError("X and y hold no samples; give at least one.")
+    if any(len(tensor) != len(targets) for tensor in tensors):
+        raise ValueError(
+            f"X has {len(tensors[0])} samples where y has {len(targets)}; give one y "
+            "for each row of X."
+        )
+    for tensor in tensors:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(
+                "X holds NaN or infinity, or the layers before the first players make "
+                "them; impute or scale X."
+            )

@@ -1,0 +1,293 @@
+"""Coalition payoffs of a multilayer perceptron's tail, compiled for the CPU.
+
+Payoffs are accumulated in float64, in an order that does not depend on the number of
+threads: the same call gives the same bits on every number of threads. Accuracies are
+those of a plain float32 forward pass unless two outputs differ by no more than its
+rounding. Sums have only the terms of those present, so outputs that are equal because
+nothing reaches them (dead units, no weights, the empty coalition) stay equal: then the
+lowest class wins, as in `torch.argmax`. NaN outputs are never right.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skprune.evaluation._lane_math import PAYOFFS
+from skprune.evaluation._tail import Tail, lay_out
+from skprune.evaluation._tail_flips import play_flips
+from skprune.evaluation._tail_layers import play_coalitions
+from skprune.evaluation._tail_outputs import play_output_flips, play_output_walks
+from skprune.evaluation._tail_problem import TailProblem
+from skprune.evaluation._tail_walks import play_walks
+from skprune.evaluation._tail_workspace import make_workspace
+
+__all__ = [
+    "TailProblem",
+    "coalition_payoffs",
+    "flip_marginals",
+    "prepare_tail",
+    "walk_marginals",
+]
+
+# Blocks are summed up in at most so many groups, in a fixed order.
+_MAX_GROUPS = 32
+
+
+def prepare_tail(
+    inputs: ArrayLike,
+    weights: list[ArrayLike],
+    biases: list[ArrayLike | None],
+    activations: list[str | tuple[str, float]],
+    owners: list[ArrayLike],
+    n_players: int,
+    targets: ArrayLike,
+    payoff: str,
+) -> TailProblem:
+    """Lay a multilayer perceptron and its samples out for the kernels.
+
+    Parameters
+    ----------
+    inputs : array-like of shape (n_samples, n_inputs)
+        What the first Linear layer reads.
+    weights : list of array-like of shape (n_outputs, n_inputs)
+        Weights of each Linear layer, as torch holds them.
+    biases : list of array-like of shape (n_outputs,) or None
+        Their biases.
+    activations : list of str or (str, float)
+        Activation after each layer but the last: a key of `ACTIVATIONS`, with the
+        negative slope of "leaky_relu" (default 0.01) or the alpha of "elu" (default 1).
+    owners : list of array-like of shape (n_inputs,), int
+        For each layer the player that owns each input column, -1 where a column is
+        always present.
+    n_players : int
+        Number of players; each owns columns of exactly one layer.
+    targets : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Classes 0, 1, ...; or, for "neg_mean_squared_error", the true outputs.
+    payoff : str
+        A key of `PAYOFFS`. A network with one output and a payoff of classification is
+        a binary one: its output is the logit of class 1.
+
+    Returns
+    -------
+    tail : TailProblem
+        May be shared by threads.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together, an activation or a payoff is unknown, a class is
+        out of range, or a player owns columns of no or of several layers.
+
+    Examples
+    --------
+    >>> tail = prepare_tail(
+    ...     [[1.0, 2.0]], [[[1.0, 0.0], [0.0, 1.0]]], [None], [], [[0, 1]], 2, [1],
+    ...     "accuracy",
+    ... )
+    >>> tail.n_blocks, tail.n_players
+    (1, 2)
+    """
+    return TailProblem(
+        lay_out(
+            inputs, weights, biases, activations, owners, n_players, targets, payoff
+        )
+    )
+
+
+def coalition_payoffs(
+    tail: TailProblem, coalitions: NDArray[np.bool_], *, n_threads: int = 1
+) -> NDArray[np.float64]:
+    """Payoff of coalitions that all samples play.
+
+    Parameters
+    ----------
+    tail : TailProblem
+        From `prepare_tail`.
+    coalitions : ndarray of shape (m, n_players), bool
+        True where a player is present.
+    n_threads : int, default=1
+        Number of threads; the result does not depend on it.
+
+    Returns
+    -------
+    payoffs : ndarray of shape (m,), float64
+        Means over the samples.
+
+    Raises
+    ------
+    ValueError
+        If an array has another shape or holds numbers out of range.
+    """
+    coalitions = np.ascontiguousarray(coalitions, dtype=np.bool_)
+    _check_shape("coalitions", coalitions, (len(coalitions), tail.n_players))
+    out = np.zeros(len(coalitions))
+    if not len(coalitions):
+        return out
+    folded, _ = tail.fold(coalitions[0], (coalitions != coalitions[0]).any(axis=0))
+    parts = np.array_split(np.arange(len(out)), min(len(out), n_threads))
+
+    def play(part):
+        rows = slice(part[0], part[-1] + 1)
+        play_coalitions(folded, make_workspace(folded), coalitions[rows], out[rows])
+
+    list(_in_threads(play, parts, n_threads))
+    return out / tail.n_samples
+
+
+def walk_marginals(
+    tail: TailProblem,
+    start: NDArray[np.bool_],
+    free: NDArray[np.intp],
+    orders: NDArray[np.intp],
+    *,
+    n_threads: int = 1,
+) -> NDArray[np.float64]:
+    """Marginals of players that join one by one.
+
+    Parameters
+    ----------
+    tail : TailProblem
+        From `prepare_tail`.
+    start : ndarray of shape (n_players,), bool
+        Presence of the players that are not free; the free ones start absent.
+    free : ndarray of shape (k,), int
+        Players that join.
+    orders : ndarray of shape (m, n_blocks, k) or (m, 1, k), int
+        Orders of joining, as positions in `free`; each block of samples plays its own,
+        or all play the same.
+    n_threads : int, default=1
+        Number of threads; the result does not depend on it.
+
+    Returns
+    -------
+    marginals : ndarray of shape (m, k), float64
+        Column i belongs to player ``free[i]``; means over the samples.
+
+    Raises
+    ------
+    ValueError
+        If an array has another shape or holds numbers out of range.
+    """
+    start = np.ascontiguousarray(start, dtype=np.bool_)
+    free = np.ascontiguousarray(free, dtype=np.int64)
+    orders = np.ascontiguousarray(orders, dtype=np.int64)
+    _check_shape("start", start, (tail.n_players,))
+    _check_indices("free", free, tail.n_players)
+    _check_indices("orders", orders, len(free))
+    n_blocks = tail.n_blocks if orders.shape[1:2] != (1,) else 1
+    _check_shape("orders", orders, (len(orders), n_blocks, len(free)))
+    folded, is_bounded = tail.fold(start, np.isin(np.arange(tail.n_players), free))
+
+    counts = is_bounded and _is_counted(folded, free)
+    walk = play_output_walks if counts else play_walks
+
+    def play(work, blocks, out):
+        walk(folded, work, start, free, orders, *blocks, out)
+
+    shape = (len(orders), len(free))
+    return _sum_over_blocks(play, folded, shape, n_threads, counts)
+
+
+def flip_marginals(
+    tail: TailProblem,
+    free: NDArray[np.intp],
+    coalitions: NDArray[np.bool_],
+    *,
+    n_threads: int = 1,
+) -> NDArray[np.float64]:
+    """Marginals of players around coalitions, whether they are in them or not.
+
+    Parameters
+    ----------
+    tail : TailProblem
+        From `prepare_tail`.
+    free : ndarray of shape (k,), int
+        Players whose marginals are asked for.
+    coalitions : ndarray of shape (m, n_blocks, n_players) or (m, 1, n_players), bool
+        Coalitions; each block of samples plays its own, or all play the same.
+    n_threads : int, default=1
+        Number of threads; the result does not depend on it.
+
+    Returns
+    -------
+    marginals : ndarray of shape (m, k), float64
+        Column i belongs to player ``free[i]``; means over the samples.
+
+    Raises
+    ------
+    ValueError
+        If an array has another shape or holds numbers out of range.
+    """
+    free = np.ascontiguousarray(free, dtype=np.int64)
+    coalitions = np.ascontiguousarray(coalitions, dtype=np.bool_)
+    _check_indices("free", free, tail.n_players)
+    n_blocks = tail.n_blocks if coalitions.shape[1:2] != (1,) else 1
+    _check_shape("coalitions", coalitions, (len(coalitions), n_blocks, tail.n_players))
+    if not coalitions.size:
+        return np.zeros((len(coalitions), len(free)))
+    changing = (coalitions != coalitions[0, 0]).any(axis=(0, 1))
+    changing[free] = True
+    folded, is_bounded = tail.fold(coalitions[0, 0], changing)
+
+    counts = is_bounded and _is_counted(folded, free)
+    flip = play_output_flips if counts else play_flips
+
+    def play(work, blocks, out):
+        flip(folded, work, free, coalitions, *blocks, out)
+
+    shape = (len(coalitions), len(free))
+    return _sum_over_blocks(play, folded, shape, n_threads, counts)
+
+
+def _check_shape(name, array, shape):
+    """Raise unless an array has a shape: compiled code would read beyond it."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, got {array.shape}.")
+
+
+def _check_indices(name, indices, size):
+    """Raise unless all numbers lie from 0 to below `size`."""
+    # As unsigned numbers negative ones are large: one pass checks both ends.
+    if indices.size and indices.view(np.uint64).max() >= size:
+        raise ValueError(
+            f"{name} must hold numbers from 0 to {size - 1}, got numbers from "
+            f"{indices.min()} to {indices.max()}."
+        )
+
+
+def _is_counted(tail, free):
+    """Whether the kernels for accuracies of the last layer know the players."""
+    n_columns = np.diff(tail.player_start)[free]
+    return tail.payoff == PAYOFFS["accuracy"] and np.all(n_columns == 1)
+
+
+def _sum_over_blocks(play: Callable, tail: Tail, shape, n_threads, counts):
+    """Play groups of blocks in threads and add them up in a fixed order."""
+    # Whole numbers may be grouped in any way: their sums are exact.
+    n_groups = min(tail.n_blocks, n_threads if counts else _MAX_GROUPS)
+    dtype = np.int64 if counts else np.float64
+    edges = np.linspace(0, tail.n_blocks, n_groups + 1).astype(np.int64)
+    spare = [make_workspace(tail) for _ in range(n_threads)]
+
+    def play_group(blocks):
+        work, out = spare.pop(), np.zeros(shape, dtype=dtype)
+        play(work, blocks, out)
+        spare.append(work)
+        return out
+
+    total = np.zeros(shape, dtype=dtype)
+    for part in _in_threads(play_group, list(pairwise(edges)), n_threads):
+        total += part
+    return total / tail.n_samples
+
+
+def _in_threads(function, items, n_threads):
+    """Results of a function that releases the GIL, in the order of the items."""
+    if n_threads == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        yield from pool.map(function, items)

@@ -1,0 +1,260 @@
+"""Closed-form refit of the survivors' weights: no gradient training of the network."""
+
+from __future__ import annotations
+
+import torch
+
+from skprune.evaluation._graph import rectified_layers
+from skprune.evaluation._moments import Moments, columns_of, is_linear_map, rows_of
+from skprune.evaluation._samples import Samples
+from skprune.networks import evaluating
+
+__all__ = ["REPAIRS", "Repairer"]
+
+REPAIRS = ("none", "output", "layers")
+
+
+class _Seen(Exception):  # noqa: N818
+    """Ends a forward pass at the layer whose input was wanted."""
+
+
+class Repairer:
+    """Refits what survivors weigh, so that they do the work of those who left.
+
+    Layer by layer, from the input on, each survivor's weights are the ridge regression
+    of its pre-activation in the dense network on what it reads in the pruned one.
+    Behind a ReLU only the positive part of a pre-activation matters: where the dense
+    one is negative, any negative answer is as good, and the regression is repeated
+    with its own negative answers as targets. Then the output layer is refitted on the
+    training targets, a convex problem that starts from the regression.
+
+    Parameters
+    ----------
+    split : SplitModule
+        The dense module, cut in front of its first layer that reads players.
+    samples : Samples
+        Training samples.
+    task : Task
+        What the outputs mean.
+    ridge : float, default=1e-3
+        Ridge penalty as a share of the mean variance of a layer's inputs.
+    n_rectified : int, default=10
+        Repetitions of the regression behind a ReLU.
+    max_iter : int, default=40
+        L-BFGS iterations of the output layer at most.
+    memory_budget : int, default=2**29
+        Bytes of activations held at a time; with more samples than fit, a random
+        choice of them is used.
+    """
+
+    def __init__(
+        self,
+        split,
+        samples,
+        task,
+        *,
+        ridge=1e-3,
+        n_rectified=10,
+        max_iter=40,
+        memory_budget=2**29,
+    ):
+        self.split, self.players, self.task = split, split.players, task
+        self.ridge, self.n_rectified, self.max_iter = ridge, n_rectified, max_iter
+        self._rectified = rectified_layers(split)
+        self._order, self._output, row_bytes = _trace(split, samples)
+        self.samples: Samples = samples.subset(max(256, memory_budget // row_bytes))
+        self._dense = {}
+
+    def repaired(self, keep, method="layers"):
+        """The rest of the module without the players that leave, refitted.
+
+        Parameters
+        ----------
+        keep : ndarray of bool of shape (n_players,)
+            Who stays.
+        method : {"none", "output", "layers"}, default="layers"
+            Leave the weights, refit the output layer, or refit layer by layer.
+
+        Returns
+        -------
+        split : SplitModule
+            A pruned module; the given one is unchanged.
+        """
+        pruned = self.split.without(keep)
+        with evaluating(pruned.rest), torch.no_grad():
+            if method == "layers":
+                for name in self._order:
+                    self._refit_layer(pruned, name, keep)
+            if method != "none" and self._output is not None:
+                self._refit_output(pruned, keep)
+        return pruned
+
+    def _refit_layer(self, pruned, name, keep):
+        """Regress a layer's dense outputs on what it reads now."""
+        layer = pruned.layer_in(pruned.rest, name)
+        columns = self._read(pruned, layer)
+        targets = self._dense_rows(name)
+        made = self.players.producers.get(name)
+        if made is not None:
+            stays = torch.as_tensor((made < 0) | keep[made]).to(targets.device)
+            targets = targets[:, stays]
+        moments = Moments()
+        centred = layer.bias is not None
+        for x, z in zip(columns.split(4096), targets.split(4096), strict=True):
+            moments.update(x, z)
+        rounds = self.n_rectified if name in self._rectified else 0
+        weight, bias = _ridge(moments, columns, targets, self.ridge, rounds, centred)
+        layer.weight.copy_(weight.reshape(layer.weight.shape))
+        if centred:
+            layer.bias.copy_(bias)
+
+    def _refit_output(self, pruned, keep):
+        """Minimise the task's loss over the output layer."""
+        layer = pruned.layer_in(pruned.rest, self._output)
+        columns = self._read(pruned, layer)
+        fit = _convex_fit(
+            layer, columns, self.samples.targets, self.task, self.max_iter
+        )
+        if fit is not None:
+            layer.weight.copy_(fit[0])
+            if layer.bias is not None:
+                layer.bias.copy_(fit[1])
+
+    def _read(self, pruned, layer):
+        """What a layer of the pruned module reads on all samples, as rows."""
+        parts = []
+
+        def stop(_, args, kwargs):
+            parts.append(columns_of(layer, args[0] if args else kwargs["input"]))
+            raise _Seen
+
+        handle = layer.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            for features, _ in self.samples.batches():
+                try:
+                    pruned.run(features)
+                except _Seen:
+                    continue
+        finally:
+            handle.remove()
+        return torch.cat(parts)
+
+    def _dense_rows(self, name):
+        """What a layer of the dense module gives on all samples, as rows."""
+        if name not in self._dense:
+            layer = self.split.rest.get_submodule(name)
+            parts = []
+            handle = layer.register_forward_hook(
+                lambda own, _, output: parts.append(rows_of(own, output))
+            )
+            try:
+                for features, _ in self.samples.batches():
+                    with evaluating(self.split.rest):
+                        self.split.run(features)
+            finally:
+                handle.remove()
+            self._dense[name] = torch.cat(parts)
+        return self._dense[name]
+
+
+def _trace(split, samples):
+    """Layers to refit in forward order, the output layer, and bytes of a sample."""
+    order, outputs, sizes = [], {}, [1]
+    names = [
+        name
+        for name in split.players.consumers
+        if is_linear_map(split.rest.get_submodule(name))
+    ]
+
+    def see(name):
+        def hook(layer, args, kwargs, output):
+            order.append(name)
+            outputs[name] = output
+            x = args[0] if args else kwargs["input"]
+            sizes.append(columns_of(layer, x[:1]).numel() + output[:1].numel())
+
+        return hook
+
+    handles = [
+        split.rest.get_submodule(name).register_forward_hook(
+            see(name), with_kwargs=True
+        )
+        for name in names
+    ]
+    try:
+        with evaluating(split.rest), torch.no_grad():
+            result = split.run(next(samples.subset(2).batches())[0])
+    finally:
+        for handle in handles:
+            handle.remove()
+    last = [name for name in order if outputs[name] is result]
+    is_linear = last and isinstance(split.rest.get_submodule(last[0]), torch.nn.Linear)
+    return order, last[0] if is_linear and result.ndim == 2 else None, 4 * sum(sizes)
+
+
+def _ridge(moments, columns, targets, ridge, rounds, centred):
+    """Weights and biases of the ridge regression, repeated behind a ReLU."""
+    mean_x, mean_z = moments.means
+    gram, cross = moments.gram, moments.cross
+    if not centred:
+        gram, cross = (
+            gram + torch.outer(mean_x, mean_x),
+            cross + torch.outer(mean_x, mean_z),
+        )
+    scale = gram.diagonal().mean().clamp_min(1e-30)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    factor = torch.linalg.cholesky(gram + ridge * scale * eye)
+
+    def solved(cross, mean_z):
+        weight = torch.cholesky_solve(cross, factor).T
+        bias = mean_z - weight @ mean_x if centred else torch.zeros_like(mean_z)
+        return weight.to(columns.dtype), bias.to(columns.dtype)
+
+    weight, bias = solved(cross, mean_z)
+    for _ in range(rounds):
+        answers = torch.addmm(bias, columns, weight.T).clamp_max(0)
+        wanted = torch.where(targets > 0, targets, answers)
+        mean_z = wanted.double().mean(0)
+        cross = (columns.T @ wanted).double() / len(columns)
+        weight, bias = solved(cross - torch.outer(mean_x, mean_z) * centred, mean_z)
+    return weight, bias
+
+
+def _convex_fit(layer, columns, targets, task, max_iter):
+    """Weights and bias of the output layer that minimise the loss, or None.
+
+    The columns are standardised, and the penalty keeps the weights near those from
+    which the fit starts, about as much as one sample would.
+    """
+    center, spread = columns.mean(0), columns.std(0).clamp_min(1e-6)
+    x = (columns - center) / spread
+    start = layer.weight * spread
+    offset = layer.weight @ center + (0.0 if layer.bias is None else layer.bias)
+    weight, bias = start.clone().requires_grad_(), offset.clone().requires_grad_()
+    free = [weight] if layer.bias is None else [weight, bias]
+    optimizer = torch.optim.LBFGS(
+        free, max_iter=max_iter, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def objective():
+        loss = task.loss(x @ weight.T + bias, targets)
+        return loss + (weight - start).square().sum() / (2 * len(x))
+
+    def closure():
+        optimizer.zero_grad()
+        value = objective()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        before = float(objective().detach())
+        optimizer.step(closure)
+        after = float(objective().detach())
+    # NaN compares false: a fit that diverged is not used.
+    if not after <= before:
+        return None
+    weight, bias = weight.detach() / spread, bias.detach()
+    if layer.bias is None:
+        # Without a bias the shift by the centre has nowhere to go; fitted as is.
+        return weight, None
+    return weight, bias - weight @ center

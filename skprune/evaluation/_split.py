@@ -1,0 +1,270 @@
+"""A module cut in two: what no player can change, and what is played."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from skprune.networks import (
+    ColumnSelection,
+    call,
+    evaluating,
+    map_tensors,
+    remove_players,
+    tensors_in,
+)
+
+__all__ = ["SplitModule", "split_module"]
+
+_SOFTMAX_FUNCTIONS = {
+    functional.softmax,
+    functional.log_softmax,
+    torch.softmax,
+    torch.log_softmax,
+    torch.sigmoid,
+    functional.sigmoid,
+}
+_SOFTMAX_MODULES = (nn.Softmax, nn.LogSoftmax, nn.Sigmoid)
+_SOFTMAX_METHODS = {"softmax", "log_softmax", "sigmoid"}
+
+
+class SplitModule:
+    """A front that is computed once, and a rest that every coalition runs through.
+
+    Parameters
+    ----------
+    rest : torch.nn.Module
+        What lies behind the first layers that read players. Its layers are those of
+        the given module, under their names.
+    players : Players
+        The players, as players of `rest`: those made by the front stay among the
+        features, and the layers that read them select.
+    front : torch.nn.Module or None
+        What lies before; None where the module could not be cut and `rest` is all.
+    logits : bool
+        Whether a softmax or sigmoid at the end was left out of `rest`.
+    """
+
+    def __init__(self, rest, players, front=None, logits=False):
+        self.rest = rest
+        self.players = players
+        self.front = front
+        self.logits = logits
+
+    def features(self, inputs):
+        """What `rest` reads, for a batch of inputs: a list of tensors, or `inputs`."""
+        if self.front is None:
+            return inputs
+        return call(self.front, inputs)
+
+    def run(self, features):
+        """Outputs of the module for what `features` gave."""
+        if self.front is None:
+            return call(self.rest, features)
+        return self.rest(*features)
+
+    def with_rest(self, rest):
+        """The same cut around another rest, such as a pruned one."""
+        return SplitModule(rest, self.players, self.front, self.logits)
+
+    def without(self, keep):
+        """The same cut around the rest without the players that leave.
+
+        Parameters
+        ----------
+        keep : ndarray of bool of shape (n_players,)
+            Who stays.
+
+        Returns
+        -------
+        split : SplitModule
+            A pruned one; its layers have the names that `layer_in` gives.
+        """
+        return self.with_rest(remove_players(self.rest, self.players, ~keep))
+
+    def layer_in(self, rest, name):
+        """A layer of a pruned rest, which may have got a selection in front of it."""
+        layer = rest.get_submodule(name)
+        return layer[1] if isinstance(layer, nn.Sequential) else layer
+
+    def copy_weights(self, rest, module, players, keep):
+        """Give a pruned module the weights of a pruned rest.
+
+        Parameters
+        ----------
+        rest : torch.nn.Module
+            From `without`, refitted.
+        module : torch.nn.Module
+            The whole module without the same players; changed in place.
+        players : Players
+            Players of the whole dense module.
+        keep : ndarray of bool of shape (n_players,)
+            Who stayed.
+        """
+        gone = np.append(~keep, False)
+        for name in self.players.consumers:
+            source, target = self.layer_in(rest, name), self.layer_in(module, name)
+            rows = slice(None)
+            if name in players.producers and len(source.weight) != len(target.weight):
+                rows = torch.as_tensor(~gone[players.producers[name]])
+            with torch.no_grad():
+                target.weight.copy_(source.weight[rows])
+                if target.bias is not None:
+                    target.bias.copy_(source.bias[rows])
+
+
+def split_module(module, players, example_input, strip_softmax=True):
+    """Cut a module in front of the first layers that read players.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module; its layers are shared, not copied.
+    players : Players
+        Players of the module.
+    example_input : tensor, tuple of tensors or dict of tensors
+        A batch on which the cut is tried out.
+    strip_softmax : bool, default=True
+        Leave a softmax, log-softmax or sigmoid at the end out, so that the outputs are
+        logits.
+
+    Returns
+    -------
+    SplitModule
+        A trivial one where `torch.fx` cannot trace the module.
+    """
+    with evaluating(module), torch.no_grad():
+        try:
+            graph = _Tracer().trace(module)
+        except Exception:
+            # Tracing runs the user's forward on proxies, which can fail in any way; the
+            # whole module is then run for every coalition, slower and as correct.
+            return SplitModule(module, players)
+        logits = strip_softmax and _strip_softmax(graph, module)
+        split = _cut(module, graph, players, logits)
+        works = split is not None and _works(split, module, example_input)
+        return split if works else SplitModule(module, players)
+
+
+class _Tracer(fx.Tracer):
+    """Keeps our own layers whole, so that their names stay those of the module."""
+
+    def is_leaf_module(self, module, qualified_name):
+        return isinstance(module, ColumnSelection) or super().is_leaf_module(
+            module, qualified_name
+        )
+
+
+def _strip_softmax(graph, module):
+    """Let the graph return what its last softmax or sigmoid reads."""
+    output = next(node for node in graph.nodes if node.op == "output")
+    last = output.args[0]
+    if not isinstance(last, fx.Node):
+        return False
+    is_softmax = (
+        (last.op == "call_function" and last.target in _SOFTMAX_FUNCTIONS)
+        or (last.op == "call_method" and last.target in _SOFTMAX_METHODS)
+        or (
+            last.op == "call_module"
+            and isinstance(module.get_submodule(last.target), _SOFTMAX_MODULES)
+        )
+    )
+    if is_softmax:
+        output.args = (last.args[0],)
+        graph.erase_node(last)
+    return is_softmax
+
+
+def _cut(module, graph, players, logits):
+    """Both halves of a traced module."""
+    played = set()
+    names = set(players.consumers) | set(players.normalizations)
+    for node in graph.nodes:
+        reads = any(parent in played for parent in node.all_input_nodes)
+        if reads or (node.op == "call_module" and node.target in names):
+            played.add(node)
+    output = next(node for node in graph.nodes if node.op == "output")
+    border = [
+        node
+        for node in graph.nodes
+        if node not in played
+        and any(user in played for user in node.users)
+        # A constant of the module is read where it is needed.
+        and node.op != "get_attr"
+    ]
+    front, front_env = fx.Graph(), {}
+    for node in graph.nodes:
+        if node not in played and node is not output:
+            front_env[node] = front.node_copy(node, front_env.__getitem__)
+    front.output([front_env[node] for node in border])
+    inner = _players_of_rest(players, {node.target for node in played})
+    if inner is None:
+        return None
+    rest = fx.Graph()
+    rest_env = {node: rest.placeholder(f"feature_{i}") for i, node in enumerate(border)}
+    for node in graph.nodes:
+        if node in played or node is output or node.op == "get_attr":
+            rest_env[node] = rest.node_copy(node, rest_env.__getitem__)
+    return SplitModule(
+        fx.GraphModule(module, rest), inner, fx.GraphModule(module, front), logits
+    )
+
+
+def _players_of_rest(players, layers):
+    """Players as the rest knows them, or None where the rest cannot be pruned alone.
+
+    Units that the front makes are not removed there: what reads them selects. A unit
+    of the rest that leaves with one of the front keeps its place too.
+    """
+    outside = np.zeros(players.n_players + 1, dtype=bool)
+    for name, owners in players.producers.items():
+        if name not in layers:
+            outside[owners] = True
+    outside[-1] = False
+    selections = dict(players.selections)
+    for name, owners in players.consumers.items():
+        owned = outside[owners[owners >= 0]]
+        if owned.any() and not owned.all():
+            return None
+        if owned.any():
+            selections[name] = owners
+
+    def inside(owners_of_layers):
+        return {
+            name: np.where(outside[owners], -1, owners)
+            for name, owners in owners_of_layers.items()
+            if name in layers
+        }
+
+    norms = {n: o for n, o in players.normalizations.items() if n in layers}
+    if any(outside[owners].any() for owners in norms.values()):
+        return None
+    return replace(
+        players,
+        producers=inside(players.producers),
+        normalizations=norms,
+        selections=selections,
+    )
+
+
+def _works(split, module, example_input):
+    """Whether the halves together give what the module gives, batch by batch."""
+    try:
+        features = split.features(example_input)
+        batch = tensors_in(example_input)[0].shape[0]
+        if not all(isinstance(f, torch.Tensor) and len(f) == batch for f in features):
+            return False
+        twice = map_tensors(lambda x: torch.cat([x, x]), example_input)
+        doubled = split.run([torch.cat([f, f]) for f in features])
+        expected = call(module, twice)
+    except Exception:
+        # As above: a graph that does not run is not used.
+        return False
+    same_shape = isinstance(doubled, torch.Tensor) and doubled.shape == expected.shape
+    return same_shape and (
+        split.logits or torch.allclose(doubled, expected, rtol=1e-4, atol=1e-5)
+    )

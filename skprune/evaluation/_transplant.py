@@ -1,0 +1,105 @@
+"""A pruned module back into a skorch net that trains, clones, pickles and refits."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from sklearn.base import clone
+from skorch.callbacks import LRScheduler
+
+__all__ = ["retrain", "transplant"]
+
+
+def transplant(net, module):
+    """Put another module into a net like the given one.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialized net; it is not changed.
+    module : torch.nn.Module
+        The module that the new net gets; it is copied.
+
+    Returns
+    -------
+    net : skorch.NeuralNet
+        A new, initialized net of the same class and parameters, with an optimizer of
+        its own. Its parameter `module` is the new module, and it has no ``module__``
+        parameters.
+
+    Notes
+    -----
+    Replacing ``net.module_`` does not work: the optimizer goes on with the old
+    parameters, a later `fit` builds the old module again, and an instance given as
+    `module` is rebuilt wherever a ``module__`` parameter is left.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skorch import NeuralNetRegressor
+    >>> from skprune.evaluation import transplant
+    >>> net = NeuralNetRegressor(torch.nn.Linear, module__in_features=4,
+    ...                          module__out_features=1).initialize()
+    >>> transplant(net, torch.nn.Linear(2, 1)).module_
+    Linear(in_features=2, out_features=1, bias=True)
+    """
+    params = {
+        name: value
+        for name, value in clone(net).get_params(deep=False).items()
+        if name != "module" and not name.startswith("module__")
+    }
+    new = type(net)(copy.deepcopy(module), **params).initialize()
+    # skorch learns the classes in fit, which this net does not see.
+    if hasattr(net, "classes_inferred_"):
+        new.classes_inferred_ = net.classes_inferred_
+    return new
+
+
+def retrain(net, X, y, epochs):
+    """Train a transplanted net for some more epochs.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        A net from `transplant`; it is trained in place.
+    X, y : array-like
+        Training data, as the net is fitted on.
+    epochs : int
+        Number of epochs.
+
+    Returns
+    -------
+    net : skorch.NeuralNet
+        The same net.
+
+    Notes
+    -----
+    A network chosen by accuracy often has a poor cross-entropy, and full-rate steps
+    first move it away. The rate therefore rises over the first tenth of the batches and
+    falls to 0 along a cosine, unless the net brings a schedule of its own.
+    """
+    n_batches = len(net.get_iterator(net.get_dataset(X, y), training=True)) * epochs
+    warm_up = max(1, n_batches // 10)
+
+    def rate(batch):
+        if batch < warm_up:
+            return (batch + 1) / warm_up
+        left = (batch - warm_up) / max(1, n_batches - warm_up)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
+
+    has_schedule = any(isinstance(part, LRScheduler) for _, part in net.callbacks_)
+    old = net.callbacks_
+    if not has_schedule:
+        schedule = LRScheduler(
+            policy=torch.optim.lr_scheduler.LambdaLR, lr_lambda=rate, step_every="batch"
+        )
+        net.callbacks_ = [*old, ("skprune_rate", schedule.initialize())]
+    try:
+        net.notify("on_train_begin", X=X, y=y)
+        net.fit_loop(X, y, epochs=epochs)
+        net.notify("on_train_end", X=X, y=y)
+    finally:
+        net.callbacks_ = old
+    return net
