@@ -17,4 +17,3 @@ class ConvergenceWarning(SkpruneWarning):
 
 class UnsupportedNetworkError(ValueError):
     """A network holds a part that cannot be played or pruned; the text names it."""
-

@@ -1,0 +1,306 @@
+"""What all pruners share: scikit-learn's face of a trained, pruned skorch net."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import check_random_state, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNet, NeuralNetBinaryClassifier
+
+from skprune.evaluation import check_net
+from skprune.networks import call, evaluating
+from skprune.pruners._data import check_pair, check_targets, encode, split_data
+
+__all__ = ["BasePruner"]
+
+
+def _classifies(pruner):
+    """Whether the net of a pruner is a classifier."""
+    net = _net_of(pruner.estimator)
+    if net is None or not is_classifier(net):
+        raise AttributeError(
+            f"{type(pruner).__name__} has predict_proba with a classifier only, and "
+            f"estimator is {type(net).__name__}."
+        )
+    return True
+
+
+def _net_of(estimator):
+    """The skorch net, out of a `FrozenEstimator` where it is in one."""
+    frozen = isinstance(estimator, FrozenEstimator)
+    return estimator.estimator if frozen else estimator
+
+
+class BasePruner(BaseEstimator):
+    """Base class of the pruners: data in, predictions out.
+
+    A pruner sets ``estimator_``, ``players_`` and what else it learned in ``fit``; all
+    that is here reads ``estimator_``.
+    """
+
+    def predict(self, X):
+        """Predict with the pruned network.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Samples; or what the net reads.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Labels, or values.
+        """
+        predicted = self._predicted(X, "predict")
+        if hasattr(self, "classes_"):
+            return self.classes_[np.asarray(predicted).astype(np.intp)]
+        return predicted[:, 0] if self._y_is_1d else predicted
+
+    @available_if(_classifies)
+    def predict_proba(self, X):
+        """Class probabilities of the pruned network.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Samples; or what the net reads.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`.
+        """
+        return self._predicted(X, "predict_proba")
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of a classifier, R² of a regressor.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Samples; or what the net reads.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True labels or values.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        score : float
+        """
+        metric = accuracy_score if hasattr(self, "classes_") else r2_score
+        return metric(y, self.predict(X), sample_weight=sample_weight)
+
+    def transform(self, X):
+        """Activations of the last hidden layer that survived.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Samples; or what the net reads.
+
+        Returns
+        -------
+        activations : ndarray of shape (n_samples, n_units)
+            What the output layer reads, in the precision of the net.
+        """
+        check_is_fitted(self)
+        net, read = self.estimator_, []
+        layer = net.module_.get_submodule(self._output_layer)
+        handle = layer.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+        try:
+            for _ in net.forward_iter(self._checked(X), training=False):
+                pass
+        finally:
+            handle.remove()
+        return torch.cat(read).flatten(1).cpu().numpy()
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : None
+            Not used; present by convention.
+
+        Returns
+        -------
+        names : ndarray of str
+            Names of the units that the output layer reads.
+        """
+        check_is_fitted(self)
+        name = self._output_layer
+        width = self.module_.get_submodule(name).in_features
+        owners = self.players_.consumers.get(name, np.full(width, -1))
+        return np.array(
+            [
+                self.players_.names[owner] if owner >= 0 else f"{name}.input[{column}]"
+                for column, owner in enumerate(owners)
+            ],
+            dtype=object,
+        )
+
+    @property
+    def module_(self):
+        """The pruned module."""
+        check_is_fitted(self)
+        return self.estimator_.module_
+
+    def __sklearn_is_fitted__(self):
+        """Whether there is a pruned net."""
+        return hasattr(self, "estimator_")
+
+    def __sklearn_tags__(self):
+        """Tags that follow the net."""
+        tags = super().__sklearn_tags__()
+        net = _net_of(self.estimator)
+        if isinstance(net, NeuralNet):
+            own = get_tags(net)
+            tags.estimator_type = own.estimator_type
+            tags.classifier_tags = own.classifier_tags
+            tags.regressor_tags = own.regressor_tags
+        tags.input_tags.sparse = True
+        tags.target_tags.required = True
+        tags.non_deterministic = self.random_state is None
+        return tags
+
+    def _prepare(self, X, y, X_val, y_val):
+        """Check and encode the data and split them; the net is told its classes."""
+        net, frozen = self._checked_net()
+        classifier = is_classifier(net)
+        check_pair(X_val, y_val)
+        self._keeps_integers = _reads_integers(net)
+        X, y = self._checked(X, reset=True), check_targets(y, classifier)
+        self._y_is_1d = y.ndim == 1
+        if X_val is not None:
+            X_val, y_val = self._checked(X_val), check_targets(y_val, classifier)
+        if classifier:
+            known = net.classes_ if frozen else np.unique(y)
+            if len(known) < 2:
+                raise ValueError(
+                    f"y holds one class only, {known.tolist()}; a classifier needs "
+                    "samples of two classes at least."
+                )
+            self.classes_ = np.asarray(known)
+            y = encode(y, self.classes_, "y")
+            y_val = None if y_val is None else encode(y_val, self.classes_, "y_val")
+        elif hasattr(self, "classes_"):
+            del self.classes_
+        if not classifier:
+            y, y_val = (v if v is None else v.reshape(len(v), -1) for v in (y, y_val))
+        if len(y) != _n_rows(X):
+            raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        if frozen and X_val is None:
+            X_val, y_val = X, y
+        return split_data(
+            X, y, X_val, y_val, self.validation_fraction, classifier, seed
+        )
+
+    def _trained_net(self, data):
+        """The frozen net, or a clone trained on the training samples."""
+        net, frozen = self._checked_net()
+        if frozen:
+            return net
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        net = clone(net)
+        with torch.random.fork_rng(enabled=self.random_state is not None):
+            if self.random_state is not None:
+                torch.manual_seed(seed)
+            net.fit(data.X, _as_net_targets(net, data.y))
+        return net
+
+    def _checked_net(self):
+        """The net inside `estimator`, and whether it is frozen."""
+        net = _net_of(self.estimator)
+        if not isinstance(net, NeuralNet):
+            raise TypeError(
+                f"estimator must be a skorch net, or one in a FrozenEstimator; got "
+                f"{type(net).__name__}. Wrap a torch module in "
+                "skorch.NeuralNetClassifier or NeuralNetRegressor."
+            )
+        if not (is_classifier(net) or is_regressor(net)):
+            raise TypeError(
+                f"estimator is a {type(net).__name__}, for scikit-learn neither a "
+                "classifier nor a regressor; use skorch.NeuralNetClassifier, "
+                "NeuralNetBinaryClassifier or NeuralNetRegressor."
+            )
+        frozen = isinstance(self.estimator, FrozenEstimator)
+        if frozen:
+            check_net(net)
+        return net, frozen
+
+    def _checked(self, X, reset=False):
+        """X as the net reads it: float32, or integers for an embedding."""
+        if isinstance(X, (dict, torch.Tensor, torch.utils.data.Dataset)):
+            return X
+        X = validate_data(
+            self, X, reset=reset, accept_sparse="csr", allow_nd=True, dtype="numeric"
+        )
+        if sparse.issparse(X):
+            return sparse.csr_matrix(X.astype(np.float32, copy=False))
+        is_index = self._keeps_integers and not np.issubdtype(X.dtype, np.floating)
+        X = X.astype(np.int64 if is_index else np.float32, copy=False)
+        # torch warns of arrays that it could write to and must not, as pandas gives.
+        return X if X.flags.writeable else X.copy()
+
+    def _predicted(self, X, method):
+        """What the pruned net answers."""
+        check_is_fitted(self)
+        return getattr(self.estimator_, method)(self._checked(X))
+
+
+def _reads_integers(net):
+    """Whether a net's module looks its inputs up in a table."""
+    module = net.module_ if net.initialized_ else net.module
+    if isinstance(module, type):
+        module = clone(net).initialize().module_
+    tables = (torch.nn.Embedding, torch.nn.EmbeddingBag)
+    return any(isinstance(layer, tables) for layer in module.modules())
+
+
+def _as_net_targets(net, y):
+    """Targets as the net's criterion wants them."""
+    return y.astype(np.float32) if isinstance(net, NeuralNetBinaryClassifier) else y
+
+
+def _n_rows(X):
+    """Number of samples."""
+    if isinstance(X, dict):
+        return _n_rows(next(iter(X.values())))
+    return X.shape[0] if hasattr(X, "shape") else len(X)
+
+
+def output_layer(module, example):
+    """Name of the last Linear layer that is called: the output layer.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A module.
+    example : tensor, tuple of tensors or dict of tensors
+        A batch.
+
+    Returns
+    -------
+    name : str
+    """
+    called = []
+    handles = [
+        layer.register_forward_hook(lambda *_, name=name: called.append(name))
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    ]
+    try:
+        with evaluating(module), torch.no_grad():
+            call(module, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called[-1]

@@ -1,0 +1,157 @@
+"""Data at the border: checked, encoded, and split into training and validation."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+
+from skprune.evaluation import take_rows
+from skprune.exceptions import SkpruneWarning
+
+__all__ = ["FitData", "check_targets", "encode", "split_data"]
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Samples for training, and samples that training does not see.
+
+    Parameters
+    ----------
+    X, y : array-like
+        Training samples; `y` holds class indices or values of shape (n, n_outputs).
+    X_val, y_val : array-like
+        Validation samples, or the training samples where there can be none.
+    """
+
+    X: Any
+    y: np.ndarray
+    X_val: Any
+    y_val: np.ndarray
+
+
+def check_targets(y, is_classifier):
+    """Targets as an array, refused where they are not what the task needs.
+
+    Parameters
+    ----------
+    y : array-like
+        As the user gave them.
+    is_classifier : bool
+        Whether they are labels.
+
+    Returns
+    -------
+    y : ndarray
+        Labels of shape (n_samples,), or float32 values.
+    """
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None.")
+    if is_classifier:
+        y = check_array(y, ensure_2d=False, dtype=None)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        check_classification_targets(y)
+        return y
+    return check_array(y, ensure_2d=False, dtype=np.float32)
+
+
+def encode(y, classes, name):
+    """Class indices of labels, refused where a label is unknown."""
+    index = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+    unknown = np.asarray(classes)[index] != y
+    if np.any(unknown):
+        raise ValueError(
+            f"{name} holds labels that the net does not know: "
+            f"{np.unique(np.asarray(y)[unknown])[:10].tolist()}; it knows "
+            f"{np.asarray(classes)[:20].tolist()}."
+        )
+    return index.astype(np.int64)
+
+
+def split_data(X, y, X_val, y_val, fraction, is_classifier, seed):
+    """Training and validation samples.
+
+    Parameters
+    ----------
+    X, y : array-like
+        What `fit` was given, checked and encoded.
+    X_val, y_val : array-like or None
+        A given validation set, checked and encoded.
+    fraction : float in (0, 1)
+        Share of X that is held out where no validation set is given.
+    is_classifier : bool
+        Whether the hold-out is stratified, with a sample of each class at least.
+    seed : int
+        Draws the hold-out.
+
+    Returns
+    -------
+    data : FitData
+    """
+    if X_val is not None:
+        _check_validation(y, y_val, is_classifier)
+        return FitData(X, y, X_val, y_val)
+    if isinstance(fraction, bool) or not isinstance(fraction, Real):
+        raise TypeError(f"validation_fraction must be a float; got {fraction!r}.")
+    if not 0 < fraction < 1:
+        raise ValueError(
+            f"validation_fraction={fraction!r} must lie between 0 and 1; to validate "
+            "on data of your own pass X_val and y_val."
+        )
+    n = len(y)
+    n_classes = len(np.unique(y)) if is_classifier else 1
+    n_val = max(n_classes, round(fraction * n))
+    if n < 2 or n - n_val < n_classes or (is_classifier and np.bincount(y).min() < 2):
+        warnings.warn(
+            f"no hold-out is possible: {n} samples of {n_classes} classes, the rarest "
+            "with one; payoffs are measured on the training samples. Pass X_val and "
+            "y_val.",
+            SkpruneWarning,
+            stacklevel=4,
+        )
+        return FitData(X, y, X, y)
+    train, held = train_test_split(
+        np.arange(n),
+        test_size=n_val,
+        random_state=seed,
+        stratify=y if is_classifier else None,
+    )
+    held = _with_every_class(y, train, held) if is_classifier else held
+    train = np.setdiff1d(train, held)
+    held = np.sort(held)
+    return FitData(take_rows(X, train), y[train], take_rows(X, held), y[held])
+
+
+def _with_every_class(y, train, held):
+    """Move a sample of each class that is missing into the hold-out."""
+    missing = np.setdiff1d(y[train], y[held])
+    moved = [train[y[train] == label][0] for label in missing]
+    return np.concatenate([held, np.array(moved, dtype=held.dtype)])
+
+
+def _check_validation(y, y_val, is_classifier):
+    """Refuse a validation set that is empty or lacks a class."""
+    if not len(y_val):
+        raise ValueError("X_val holds no samples; give some, or leave it out.")
+    missing = np.setdiff1d(y, y_val) if is_classifier else ()
+    if len(missing):
+        raise ValueError(
+            f"y_val holds no sample of the classes with indices {missing.tolist()} "
+            "(sorted order of the labels in y); give a validation set with every class."
+        )
+
+
+def check_pair(X_val, y_val):
+    """Refuse half a validation set."""
+    if (X_val is None) != (y_val is None):
+        given = "X_val" if y_val is None else "y_val"
+        raise ValueError(f"only {given} was given; pass X_val and y_val together.")
+    if X_val is not None and not isinstance(X_val, dict):
+        check_consistent_length(X_val, y_val)

@@ -1,0 +1,437 @@
+"""GTAP: rank the neurons of a trained net by game theory, keep the best sub-network."""
+
+from __future__ import annotations
+
+import copy
+from numbers import Integral
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import _fit_context, clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from skprune.evaluation import REPAIRS, LayerGames, critical_size, take_rows
+from skprune.networks import size_of
+from skprune.pruners._base import BasePruner, output_layer
+from skprune.pruners._layers import LayerSearch, layer_scores
+from skprune.pruners._stage import Stage
+from skprune.scorers import (
+    BanzhafScorer,
+    BiasedBanzhafScorer,
+    PowerIndexScorer,
+    ShapleyScorer,
+)
+from skprune.strategies import (
+    CompressionPath,
+    IteratedBuilding,
+    IteratedPruning,
+    Search,
+    SwapRefinement,
+    TopN,
+)
+
+__all__ = ["GTAPPruner"]
+
+_SEARCHES = {
+    "top_n": TopN,
+    "iterated_pruning": IteratedPruning,
+    "iterated_building": IteratedBuilding,
+}
+_POWER_INDICES = {"shapley", "banzhaf", "biased_banzhaf"}
+_SIZE = [
+    Interval(Integral, 1, None, closed="left"),
+    Interval(RealNotInt, 0, 1, closed="right"),
+]
+# MCUE averages over instances, and this many are enough for its maximum.
+_CRITICAL_SAMPLES = 1000
+# Orders or coalitions of a block of samples that score the players of one step.
+_BLOCK_SAMPLES, _FEWEST, _MOST = 2048, 4, 64
+
+
+class GTAPPruner(BasePruner):
+    """Game Theory Assisted Pruning of a skorch net.
+
+    Trains the net (unless it is frozen), lets its neurons play a coalitional game,
+    searches the sub-network that earns most at the size asked for, removes everybody
+    else and refits the survivors in closed form.
+
+    Parameters
+    ----------
+    estimator : skorch.NeuralNet or FrozenEstimator of one
+        A net that is cloned and trained, or a trained net that is pruned as it is. A
+        frozen net plays on the X given to `fit`; that it did not see them in training
+        is the user's part.
+    n_players_to_keep : int, float or "auto", default="auto"
+        Players of the pruned network: a number, a fraction in (0, 1], or the critical
+        size of MCUE.
+    path_sizes : array-like of int or float, default=None
+        Further sizes to search, refine and repair; see `at_size`.
+    search : {"top_n", "iterated_pruning", "iterated_building"} or Search, \
+            default="iterated_building"
+        How coalitions are found.
+    power_index : {"shapley", "banzhaf", "biased_banzhaf"} or PowerIndexScorer, \
+            default=None
+        What ranks players. None is Shapley for pruning and top-n, and biased Banzhaf at
+        the critical size for building; building in the reconstruction game needs none.
+    payoff : str or callable, default="reconstruction"
+        "reconstruction": layer by layer from the output backwards, a coalition earns
+        the variance of the next pre-activations that it still explains after linear
+        repair, and the split over layers is chosen by validation payoff. Or any payoff
+        of `CoalitionEvaluator`, measured on validation samples.
+    players : str or list of (kind, layer) pairs, default="neurons"
+        Who plays; see `skprune.networks.find_players`.
+    min_per_layer : int, default=1
+        Players that stay in each layer.
+    refine : bool, SwapRefinement or IteratedLocalSearch, default=True
+        Improve what the search found: by swaps.
+    repair : {"none", "output", "layers"}, default="layers"
+        Refit of the survivors' weights in closed form, on training samples: none, the
+        output layer, or layer by layer. Kept only where the validation payoff rises.
+    retrain_epochs : int, default=0
+        Epochs of gradient training after the repair; kept only where the validation
+        payoff rises.
+    validation_fraction : float, default=0.1
+        Share of X held out, stratified by class, where `fit` is given no validation
+        set.
+    n_jobs : int, default=None
+        Threads of the compiled backend. Results do not depend on it.
+    random_state : int, RandomState instance or None, default=None
+        Draws the hold-out, the net's initial weights and the samples of the scorers.
+    verbose : int, default=0
+        1 prints a line for each step.
+
+    Attributes
+    ----------
+    estimator_ : skorch.NeuralNet
+        The pruned, trained net.
+    module_ : torch.nn.Module
+        Its module.
+    players_ : Players
+        The surviving players, as players of `module_`.
+    support_ : ndarray of bool of shape (n_players,)
+        Which players of the dense net survived.
+    names_ : list of str
+        Names of the players of the dense net.
+    scores_ : PlayerScores
+        What each player of the dense net is worth, with standard errors.
+    path_ : CompressionPath
+        Masks and validation payoffs at every size searched.
+    size_report_ : dict of str to NetworkSize
+        Players, parameters and FLOPs "before" and "after".
+    critical_size_ : CriticalSize or None
+        What MCUE found, where it was needed.
+    repair_ : str
+        The repair that was kept.
+    validation_payoff_ : float
+        Payoff of the pruned net on the validation samples: accuracy or R² with the
+        reconstruction game.
+    classes_ : ndarray of shape (n_classes,)
+        Labels, for a classifier.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of str
+        Their names, where X has some.
+
+    References
+    ----------
+    .. [1] M. Diaz-Ortiz et al., "Using Cooperative Game Theory to Prune Neural
+       Networks", arXiv:2311.10468.
+
+    Notes
+    -----
+    The paper to the letter is ``payoff="accuracy", repair="none", refine=False``,
+    except that payoffs come from held-out data and not from the test set.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn.datasets import load_digits
+    >>> from skorch import NeuralNetClassifier
+    >>> from skprune import GTAPPruner
+    >>> X, y = load_digits(return_X_y=True)
+    >>> mlp = torch.nn.Sequential(
+    ...     torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+    ... )
+    >>> net = NeuralNetClassifier(
+    ...     mlp, criterion=torch.nn.CrossEntropyLoss, max_epochs=5, lr=0.01,
+    ...     optimizer=torch.optim.Adam, verbose=0
+    ... )
+    >>> pruner = GTAPPruner(net, n_players_to_keep=0.5, random_state=0)
+    >>> pruner.fit(X / 16, y).module_
+    Sequential(
+      (0): Linear(in_features=64, out_features=16, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=16, out_features=10, bias=True)
+    )
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "estimator": [HasMethods(["fit", "predict"])],
+        "n_players_to_keep": [*_SIZE, StrOptions({"auto"})],
+        "path_sizes": ["array-like", None],
+        "search": [StrOptions(set(_SEARCHES)), Search],
+        "power_index": [StrOptions(_POWER_INDICES), PowerIndexScorer, None],
+        "payoff": [str, callable],
+        "players": [str, list, tuple],
+        "min_per_layer": [Interval(Integral, 1, None, closed="left")],
+        "refine": ["boolean", HasMethods("refine")],
+        "repair": [StrOptions(set(REPAIRS))],
+        "retrain_epochs": [Interval(Integral, 0, None, closed="left")],
+        "validation_fraction": [Interval(RealNotInt, 0, 1, closed="neither")],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        n_players_to_keep="auto",
+        path_sizes=None,
+        search="iterated_building",
+        power_index=None,
+        payoff="reconstruction",
+        players="neurons",
+        min_per_layer=1,
+        refine=True,
+        repair="layers",
+        retrain_epochs=0,
+        validation_fraction=0.1,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.estimator = estimator
+        self.n_players_to_keep = n_players_to_keep
+        self.path_sizes = path_sizes
+        self.search = search
+        self.power_index = power_index
+        self.payoff = payoff
+        self.players = players
+        self.min_per_layer = min_per_layer
+        self.refine = refine
+        self.repair = repair
+        self.retrain_epochs = retrain_epochs
+        self.validation_fraction = validation_fraction
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, *, X_val=None, y_val=None):
+        """Train, search, refine, remove, repair and retrain.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training samples; or what the net reads.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or values.
+        X_val, y_val : array-like, default=None
+            Validation samples; by default `validation_fraction` of X is held out. With
+            a frozen net and no validation set X serves for both.
+
+        Returns
+        -------
+        self : GTAPPruner
+        """
+        data = self._prepare(X, y, X_val, y_val)
+        net = self._trained_net(data)
+        self._say("trained, {} validation samples", len(data.y_val))
+        stage = Stage(net, data, self.players, self._judged_by(net))
+        self.critical_size_ = None
+        target, sizes = self._sizes(stage)
+        masks = self._search(stage, target, sizes)
+        self._results = {
+            int(mask.sum()): stage.finish(mask, self.repair, self.retrain_epochs)
+            for mask in masks
+        }
+        self._say("kept {} of {} players", target, stage.players.n_players)
+        self._record(stage)
+        return self._adopt(target)
+
+    def at_size(self, size):
+        """The fitted pruner at another size of `path_sizes`.
+
+        Parameters
+        ----------
+        size : int
+            Number of players.
+
+        Returns
+        -------
+        pruner : GTAPPruner
+            A fitted copy whose predictions are those of the network of that size.
+
+        Raises
+        ------
+        ValueError
+            If `fit` did not search that size; the message lists those it did.
+        """
+        check_is_fitted(self)
+        if size not in self._results:
+            raise ValueError(
+                f"size={size!r} was not searched; choose one of "
+                f"{sorted(self._results)}, or add it to path_sizes and fit again."
+            )
+        return copy.copy(self)._adopt(size)
+
+    def _search(self, stage, target, sizes):
+        """A mask of survivors for each size."""
+        search = self._search_object()
+        scorer = self._scorer(stage, search)
+        self._scores = None
+        if _is_reconstruction(self.payoff):
+            games = LayerGames(stage.split, stage.players, stage.train, stage.task)
+            layers = LayerSearch(stage, games, search, scorer, self.min_per_layer)
+            masks = [layers.best(size, self._refinement()) for size in sizes]
+            target_mask = masks[sizes.index(target)]
+            self._scores = layer_scores(games, target_mask, self._score_index(scorer))
+            return masks
+        game = stage.evaluator(self.payoff, n_jobs=self.n_jobs)
+        floors = {
+            "groups": stage.players.group_of,
+            "min_per_group": self.min_per_layer,
+        }
+        path = search.search(game, scorer, sizes, ties=stage.weight_norms, **floors)
+        self._scores = self._score_index(scorer).estimate(game)
+        refinement = self._refinement()
+        if refinement is None:
+            return list(path.masks)
+        smooth = self.payoff == "accuracy"
+        fine = (
+            stage.evaluator("smoothed_accuracy", n_jobs=self.n_jobs) if smooth else game
+        )
+        return [refinement.refine(fine, mask, **floors)[0] for mask in path.masks]
+
+    def _search_object(self):
+        """The search as an object of its own."""
+        named = isinstance(self.search, str)
+        return _SEARCHES[self.search]() if named else clone(self.search)
+
+    def _scorer(self, stage, search):
+        """The scorer that the search asks, or None where it needs none."""
+        index = self.power_index
+        if index is None and isinstance(search, IteratedBuilding):
+            index = None if _is_reconstruction(self.payoff) else "biased_banzhaf"
+        elif index is None:
+            index = "shapley"
+        if isinstance(index, PowerIndexScorer):
+            return clone(index)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        if index is None:
+            return None
+        budget = {"n_evaluations": self._budget(stage), "random_state": seed}
+        if index == "biased_banzhaf":
+            d = self._critical(stage).surviving_fraction
+            return BiasedBanzhafScorer(d, **budget)
+        return {"shapley": ShapleyScorer, "banzhaf": BanzhafScorer}[index](**budget)
+
+    def _budget(self, stage):
+        """Payoffs that score the players once: fewer where more blocks play."""
+        n = stage.players.n_players
+        if _is_reconstruction(self.payoff):
+            return "auto"
+        n_blocks = -(-len(stage.valid) // 16)
+        return int(np.clip(_BLOCK_SAMPLES // n_blocks, _FEWEST, _MOST)) * n + 2
+
+    def _score_index(self, scorer):
+        """The index behind `scores_`: the one of the search, else Shapley."""
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return scorer if scorer is not None else ShapleyScorer(random_state=seed)
+
+    def _refinement(self):
+        """The refinement as an object, or None."""
+        if self.refine is True:
+            return SwapRefinement()
+        return None if self.refine is False else clone(self.refine)
+
+    def _critical(self, stage):
+        """MCUE on the validation samples, once."""
+        if self.critical_size_ is None:
+            data = stage.data
+            rows = np.linspace(0, len(data.y_val) - 1, _CRITICAL_SAMPLES).astype(int)
+            X, y = take_rows(data.X_val, np.unique(rows)), data.y_val[np.unique(rows)]
+            game = stage.evaluator(stage.task.default_payoff, X, y)
+            seed = check_random_state(self.random_state).randint(2**31 - 1)
+            self.critical_size_ = critical_size(game, random_state=seed)
+            self._say("critical size {:.3f}", self.critical_size_.fraction)
+        return self.critical_size_
+
+    def _sizes(self, stage):
+        """The target, and all sizes in ascending order."""
+        n = stage.players.n_players
+        floors = np.minimum(np.bincount(stage.players.group_of), self.min_per_layer)
+        wanted = self.n_players_to_keep
+        if isinstance(wanted, str):
+            wanted = max(int(floors.sum()), round(self._critical(stage).fraction * n))
+        target = _as_count("n_players_to_keep", wanted, n, int(floors.sum()))
+        further = [] if self.path_sizes is None else list(self.path_sizes)
+        others = [_as_count("path_sizes", s, n, int(floors.sum())) for s in further]
+        return target, sorted({target, *others})
+
+    def _judged_by(self, net):
+        """The payoff by which the pruned net is judged."""
+        if not _is_reconstruction(self.payoff):
+            return self.payoff
+        return "accuracy" if hasattr(self, "classes_") else "r2"
+
+    def _record(self, stage):
+        """Learned attributes that are the same at every size."""
+        results = self._results.values()
+        self.path_ = CompressionPath.sorted(
+            np.array([result.keep for result in results]),
+            np.array([result.payoff for result in results]),
+        )
+        self.names_ = list(stage.players.names)
+        self.scores_ = self._scores
+        del self._scores
+        self._before = size_of(stage.net.module_, stage.example, stage.players)
+        self._output_layer_of = {
+            size: output_layer(result.net.module_, stage.example)
+            for size, result in self._results.items()
+        }
+
+    def _adopt(self, size):
+        """Set the attributes that belong to one size."""
+        result = self._results[size]
+        self.estimator_, self.players_ = result.net, result.players
+        self.support_, self.repair_ = result.keep, result.repair
+        self.validation_payoff_ = result.payoff
+        self.size_report_ = {"before": self._before, "after": result.size}
+        self._output_layer = self._output_layer_of[size]
+        return self
+
+    def _say(self, text, *values):
+        """Print a step, where asked for."""
+        if self.verbose:
+            print(f"[{type(self).__name__}] " + text.format(*values))
+
+
+def _is_reconstruction(payoff):
+    """Whether the layers play reconstruction games."""
+    return isinstance(payoff, str) and payoff == "reconstruction"
+
+
+def _as_count(name, value, n_players, floor):
+    """A number of players from a count or a fraction."""
+    validate_parameter_constraints({name: _SIZE}, {name: value}, "GTAPPruner")
+    count = int(value) if isinstance(value, Integral) else round(value * n_players)
+    if not isinstance(value, Integral):
+        count = max(count, floor)
+    if not floor <= count <= n_players:
+        raise ValueError(
+            f"{name}={value!r} asks for {count} of {n_players} players, and at least "
+            f"{floor} must stay (min_per_layer in each layer); choose a number from "
+            f"{floor} to {n_players}."
+        )
+    return count

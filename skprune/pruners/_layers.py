@@ -1,0 +1,110 @@
+"""Searching the reconstruction games of all layers, and the split between them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skprune.evaluation import Repairer
+from skprune.scorers import PlayerScores
+from skprune.strategies import search_allocation
+
+__all__ = ["LayerSearch", "layer_scores"]
+
+# The split over layers is judged after a repair on a part of the samples, with few
+# iterations: its payoff has to rank splits, not to be the last word.
+_QUICK_SAMPLES = 8192
+_QUICK_REPAIR = {"n_rectified": 2, "max_iter": 12}
+
+
+class LayerSearch:
+    """Coalitions of a total size, each layer searched in its own game.
+
+    Parameters
+    ----------
+    stage : Stage
+        The net with its samples.
+    games : LayerGames
+        The games of its layers.
+    search : Search
+        How a coalition of one layer is found.
+    scorer : PowerIndexScorer or None
+        What ranks players, where the search needs it.
+    min_per_layer : int
+        Players that stay in each layer.
+    """
+
+    def __init__(self, stage, games, search, scorer, min_per_layer):
+        self.stage, self.games = stage, games
+        self.search, self.scorer = search, scorer
+        self.min_per_layer = min_per_layer
+        self._quick = Repairer(
+            stage.split,
+            stage.train.subset(_QUICK_SAMPLES),
+            stage.task,
+            **_QUICK_REPAIR,
+        )
+
+    def best(self, size, refinement=None):
+        """The coalition of a size whose repaired network earns most.
+
+        Parameters
+        ----------
+        size : int
+            Number of players.
+        refinement : SwapRefinement or IteratedLocalSearch, default=None
+            Improves the coalition of each layer in its game.
+
+        Returns
+        -------
+        keep : ndarray of bool of shape (n_players,)
+        """
+
+        def pick(game, count):
+            mask = self.search.search(game, self.scorer, [count]).masks[0]
+            return mask if refinement is None else refinement.refine(game, mask)[0]
+
+        def payoff(counts):
+            keep = self.games.select(counts, pick)
+            return self.stage.judge(self._quick.repaired(keep))
+
+        capacities = np.bincount(self.stage.players.group_of)
+        if capacities.size == 1:
+            return self.games.select([size], pick)
+        counts = search_allocation(payoff, size, capacities, floors=self.min_per_layer)
+        return self.games.select(counts, pick)
+
+
+def layer_scores(games, keep, scorer):
+    """Power indices of all players, each layer in its own game.
+
+    Parameters
+    ----------
+    games : LayerGames
+        The games of the layers.
+    keep : ndarray of bool of shape (n_players,)
+        Who stays: a layer's game is about what the survivors behind it need.
+    scorer : PowerIndexScorer
+        The index.
+
+    Returns
+    -------
+    scores : PlayerScores
+        In units of explained variance: the players of a layer share what the whole
+        layer explains, nearly 1.
+    """
+    parts = []
+    for group in range(len(games.players.groups)):
+        game = games.game(group, keep)
+        if scorer.n_evaluations == "auto":
+            # A walk is one factorisation, so that hundreds take a second at most.
+            n_walks = int(np.clip(1e10 / game.n_players**3, 16, 512))
+            scorer.set_params(n_evaluations=n_walks * game.n_players + 2)
+        parts.append(scorer.estimate(game))
+    return PlayerScores(
+        values=np.concatenate([part.values for part in parts]),
+        standard_errors=np.concatenate([part.standard_errors for part in parts]),
+        n_evaluations=sum(part.n_evaluations for part in parts),
+        n_samples=min(part.n_samples for part in parts),
+        converged=all(part.converged for part in parts),
+        stop_reason=parts[0].stop_reason,
+    )

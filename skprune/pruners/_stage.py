@@ -1,0 +1,201 @@
+"""A trained net with its players and samples, and the way from a mask to a net."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from skprune.evaluation import (
+    CoalitionEvaluator,
+    Repairer,
+    Samples,
+    first_rows,
+    played_payoff,
+    resolve_payoff,
+    retrain,
+    sample_logits,
+    split_module,
+    take_rows,
+    task_of,
+    transplant,
+    weight_norm_scores,
+)
+from skprune.networks import (
+    NetworkSize,
+    Players,
+    evaluating,
+    find_players,
+    remove_players,
+    size_of,
+    tensors_in,
+)
+
+__all__ = ["PrunedNet", "Stage"]
+
+# Bytes of features that are held for moments, repairs and payoffs; from more samples
+# than fit, these are drawn at random.
+_FEATURE_BYTES, _FEWEST_SAMPLES = 2**30, 1024
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedNet:
+    """A choice of players, carried out.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        The smaller net.
+    keep : ndarray of bool of shape (n_players,)
+        Who stayed.
+    players : Players
+        Those who stayed, as players of the smaller net.
+    payoff : float
+        What the smaller net earns on the validation samples.
+    repair : str
+        The repair that was kept.
+    retrained : bool
+        Whether retraining was kept.
+    size : NetworkSize
+        Its size.
+    """
+
+    net: Any
+    keep: np.ndarray
+    players: Players
+    payoff: float
+    repair: str
+    retrained: bool
+    size: NetworkSize
+
+
+class Stage:
+    """All that the choice of players needs to know of a trained net.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        A trained net; it is never changed.
+    data : FitData
+        Samples for moments and repairs, and for payoffs.
+    players : str or list
+        See `skprune.networks.find_players`.
+    payoff : str or callable
+        What the smaller net is judged by.
+    """
+
+    def __init__(self, net, data, players, payoff):
+        self.net, self.data, self.task = net, data, task_of(net)
+        self.example = first_rows(net, data.X)
+        with evaluating(net.module_):
+            self.players = find_players(net.module_, self.example, players)
+            self.split = split_module(net.module_, self.players, self.example)
+        self.train = self._samples(data.X, data.y)
+        same = data.X_val is data.X
+        self.valid = self.train if same else self._samples(data.X_val, data.y_val)
+        targets = self.valid.targets
+        self.payoff = resolve_payoff(payoff, self.task, targets)
+        self._judge = (
+            self.payoff
+            if payoff != self.task.default_payoff
+            else resolve_payoff(self.task.smooth_payoff, self.task, targets)
+        )
+        self._check_alive()
+
+    @cached_property
+    def repairer(self):
+        """The repairs on all training samples."""
+        return Repairer(self.split, self.train, self.task)
+
+    @cached_property
+    def weight_norms(self):
+        """Decides among players of equal score."""
+        return weight_norm_scores(self.net.module_, self.players)
+
+    def evaluator(self, payoff, X=None, y=None, n_jobs=None):
+        """The net as a game on the validation samples, or on others."""
+        if X is None:
+            X, y = self.data.X_val, self.data.y_val
+        return CoalitionEvaluator(
+            self.net, X, y, players=self.players, payoff=payoff, n_jobs=n_jobs
+        )
+
+    def judge(self, split):
+        """Payoff on the validation samples, fine enough to tell networks apart."""
+        return played_payoff(split, self.valid, self.task, self._judge)
+
+    def finish(self, keep, repair, retrain_epochs):
+        """Surgery, repair, transplant and retraining.
+
+        Parameters
+        ----------
+        keep : ndarray of bool of shape (n_players,)
+            Who stays.
+        repair : {"none", "output", "layers"}
+            The furthest repair that is tried; each is kept only where the validation
+            payoff is no lower than with less.
+        retrain_epochs : int
+            Epochs of gradient training, kept only where the validation payoff rises.
+
+        Returns
+        -------
+        pruned : PrunedNet
+        """
+        tried = ["none", "output", "layers"]
+        tried = tried[: tried.index(repair) + 1]
+        candidates = {name: self.repairer.repaired(keep, name) for name in tried}
+        worth = {name: self.judge(split) for name, split in candidates.items()}
+        # max takes the first of equals: the repair that goes furthest.
+        best = max(reversed(tried), key=worth.__getitem__)
+        module = remove_players(self.net.module_, self.players, ~keep)
+        self.split.copy_weights(candidates[best].rest, module, self.players, keep)
+        net, players = transplant(self.net, module), self.players.subset(keep)
+        judged, payoff = self._judge_net(net, players)
+        retrained = False
+        if retrain_epochs:
+            trained = transplant(net, net.module_)
+            retrain(trained, self.data.X, self.data.y, retrain_epochs)
+            trained_judged, trained_payoff = self._judge_net(trained, players)
+            if trained_judged > judged:
+                net, payoff, retrained = trained, trained_payoff, True
+        size = size_of(net.module_, self.example, players)
+        return PrunedNet(net, keep, players, payoff, best, retrained, size)
+
+    def _judge_net(self, net, players):
+        """Fine and plain validation payoff of a net, front and all."""
+        with evaluating(net.module_):
+            split = split_module(net.module_, players, self.example)
+        valid = Samples.of(net, split, self.task, self.data.X_val, self.data.y_val)
+        return tuple(
+            played_payoff(split, valid, self.task, payoff)
+            for payoff in (self._judge, self.payoff)
+        )
+
+    def _samples(self, X, y):
+        """Samples as the rest of the module reads them, as many as memory holds."""
+        with evaluating(self.net.module_), torch.no_grad():
+            features = tensors_in(self.split.features(self.example))
+        per_sample = sum(part[0].numel() * part.element_size() for part in features)
+        most = max(_FEWEST_SAMPLES, _FEATURE_BYTES // max(per_sample, 1))
+        if len(y) > most:
+            chosen = np.random.default_rng(0).choice(len(y), most, replace=False)
+            X, y = take_rows(X, np.sort(chosen)), y[np.sort(chosen)]
+        return Samples.of(self.net, self.split, self.task, X, y)
+
+    def _check_alive(self):
+        """Refuse a net whose outputs are NaN, or the same for every sample."""
+        logits = sample_logits(self.split, self.valid, self.task)
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                "the net's outputs are NaN or infinite; train it with a lower learning "
+                "rate, or scale X."
+            )
+        if len(logits) > 1 and bool((logits == logits[0]).all()):
+            raise ValueError(
+                "the net's outputs are the same for every sample: it is dead, and no "
+                "player can be told from another. Train it again, with a lower "
+                "learning rate or scaled X."
+            )
