@@ -8,23 +8,26 @@ import torch
 from skprune.evaluation._moments import (
     Moments,
     columns_of,
-    is_linear_map,
     rows_of,
     watch_layers,
 )
+from skprune.evaluation._trace import trace_layers
 from skprune.exceptions import UnsupportedNetworkError
 from skprune.games import ReconstructionGame
 from skprune.networks import evaluating
 
 __all__ = ["LayerGames"]
 
+_MEMORY = 2**29
+
 
 class LayerGames:
     """One reconstruction game for each layer of players.
 
-    A coalition of a layer earns the share of the variance of what the layer tells the
-    next ones (their pre-activations, of the units that stay there; centred logits at
-    the end) that it still explains after linear repair.
+    A coalition of a layer earns the share of the variance of what is wanted from the
+    layer that it still explains after linear repair: the pre-activations of the next
+    layers, of the units that stay there, and the outputs of the network (centred over
+    classes), which say what of them matters in the end.
 
     Parameters
     ----------
@@ -33,19 +36,24 @@ class LayerGames:
     players : Players
         Its players.
     samples : Samples
-        The samples that the moments are taken on, in one pass.
+        The samples that the moments are taken on, in one pass; of more than half a
+        gigabyte of what the layers read and give, a random choice.
     task : Task
         What the outputs mean.
     ridge : float, default=1e-3
         See `skprune.games.ReconstructionGame`.
+    output_weight : float, default=4.0
+        Variance of the outputs in a hidden layer's targets, where that of the next
+        pre-activations is 1.
     """
 
-    def __init__(self, split, players, samples, task, ridge=1e-3):
-        self.players, self.ridge = players, ridge
-        self._columns_per_input = {}
-        self.moments = self._collect(split, samples)
-        self._last = list(self.moments)[-1]
-        self._centre = task.kind == "multiclass"
+    def __init__(self, split, players, samples, task, ridge=1e-3, output_weight=4.0):
+        self.players, self.task = players, task
+        self.ridge, self.output_weight = ridge, output_weight
+        trace = trace_layers(split, samples)
+        samples = samples.subset(max(256, _MEMORY // trace.bytes_per_sample))
+        self.moments = self._collect(split, samples, trace.names)
+        self._last = trace.names[-1] if trace.names else None
         self._orders = {}
 
     def select(self, counts, pick):
@@ -110,55 +118,77 @@ class LayerGames:
                 "Linear layer or plain convolution, so they have no reconstruction "
                 "game; use another payoff, such as payoff='accuracy'."
             )
-        sizes = [len(gram) for gram, _, _ in parts]
-        widths = [cross.shape[1] for _, cross, _ in parts]
+        sizes = [len(gram) for gram, *_ in parts]
+        widths = [cross.shape[1] for _, cross, *_ in parts]
         gram = np.zeros((sum(sizes), sum(sizes)))
         cross = np.zeros((sum(sizes), sum(widths)))
         row = column = 0
-        for (own, targets, _), n, q in zip(parts, sizes, widths, strict=True):
+        for (own, targets, *_), n, q in zip(parts, sizes, widths, strict=True):
             gram[row : row + n, row : row + n] = own
             cross[row : row + n, column : column + q] = targets
             row, column = row + n, column + q
-        owners = np.concatenate([owners for _, _, owners in parts])
+        owners = np.concatenate([owners for _, _, owners, _ in parts])
         # Each layer that reads the group counts for as much as the others.
-        return ReconstructionGame(
-            gram, cross, float(len(parts)), owners=owners, ridge=self.ridge
-        )
+        total = sum(total for *_, total in parts)
+        return ReconstructionGame(gram, cross, total, owners=owners, ridge=self.ridge)
 
     def _part(self, name, number, stays):
-        """Gram, cross moments and owners of one layer, in units of its targets."""
+        """Moments, owners and total variance of what one layer reads and wants."""
         moments = self.moments[name]
         owners = np.repeat(self.players.consumers[name], self._columns_per_input[name])
         columns = np.flatnonzero(stays[owners])
-        made = self.players.producers.get(name)
-        targets = slice(None) if made is None else np.flatnonzero(stays[made])
         gram = moments.gram.cpu().numpy()[np.ix_(columns, columns)]
-        cross = moments.cross.cpu().numpy()[columns][:, targets]
-        variances = moments.target_variances.cpu().numpy()[targets]
-        if name == self._last and self._centre and cross.shape[1] > 1:
-            cross = cross - cross.mean(axis=1, keepdims=True)
-        # Layers of several kinds of columns have several scales; correlations do not.
-        total = max(float(variances.sum()), np.finfo(np.float64).tiny)
-        return gram, cross / np.sqrt(total), number[owners[columns]]
+        cross = moments.cross.cpu().numpy()[columns]
+        variances = moments.target_variances.cpu().numpy()
+        n_own = self._n_own[name]
+        made = self.players.producers.get(name)
+        own = np.arange(n_own) if made is None else np.flatnonzero(stays[made])
+        targets, total = [], 0.0
+        if name != self._last:
+            targets.append(_scaled(cross[:, own], variances[own], 1.0))
+            total += 1.0
+        outputs = slice(n_own, None)
+        weight = 1.0 if name == self._last else self.output_weight
+        targets.append(_scaled(cross[:, outputs], variances[outputs], weight))
+        return gram, np.hstack(targets), number[owners[columns]], total + weight
 
-    def _collect(self, split, samples):
-        """Moments of every layer that reads players, in forward order."""
+    def _collect(self, split, samples, names):
+        """Moments of the named layers, in one pass."""
         moments: dict[str, Moments] = {}
-        names = [
-            name
-            for name in self.players.consumers
-            if is_linear_map(split.rest.get_submodule(name))
-        ]
+        seen = {}
 
-        def add(name, layer, inputs, output):
-            columns, rows = columns_of(layer, inputs), rows_of(layer, output)
-            self._columns_per_input[name] = columns.shape[1] // len(
-                self.players.consumers[name]
-            )
-            moments.setdefault(name, Moments()).update(columns, rows)
+        def see(name, layer, inputs, output):
+            seen[name] = columns_of(layer, inputs), rows_of(layer, output)
 
-        watched = watch_layers(split.rest, names, add)
+        watched = watch_layers(split.rest, names, see)
         with watched, evaluating(split.rest), torch.no_grad():
             for features, _ in samples.batches():
-                split.run(features)
+                outputs = self._outputs(split, features)
+                for name, (columns, rows) in seen.items():
+                    wanted = outputs.repeat_interleave(len(rows) // len(outputs), 0)
+                    moments.setdefault(name, Moments()).update(
+                        columns, torch.cat([rows, wanted], 1)
+                    )
+        inputs = self.players.consumers
+        self._n_own = {name: rows.shape[1] for name, (_, rows) in seen.items()}
+        self._columns_per_input = {
+            name: columns.shape[1] // len(inputs[name])
+            for name, (columns, _) in seen.items()
+        }
         return moments
+
+    def _outputs(self, split, features):
+        """Logits or values of a batch; logits count up to a constant of the sample."""
+        outputs = split.run(features)
+        outputs = outputs.reshape(len(outputs), -1)
+        if not split.logits:
+            outputs = self.task.logits(outputs)
+        if self.task.kind != "multiclass":
+            return outputs
+        return outputs - outputs.mean(1, keepdim=True)
+
+
+def _scaled(cross, variances, weight):
+    """Cross moments of targets whose variances are scaled to sum to `weight`."""
+    total = max(float(variances.sum()), np.finfo(np.float64).tiny)
+    return cross * np.sqrt(weight / total)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from skprune.evaluation._graph import rectified_layers
-from skprune.evaluation._moments import Moments, columns_of, is_linear_map, rows_of
+from skprune.evaluation._moments import Moments, columns_of, rows_of
 from skprune.evaluation._samples import Samples
+from skprune.evaluation._trace import trace_layers
 from skprune.networks import evaluating
 
 __all__ = ["REPAIRS", "Repairer"]
@@ -61,8 +62,9 @@ class Repairer:
         self.split, self.players, self.task = split, split.players, task
         self.ridge, self.n_rectified, self.max_iter = ridge, n_rectified, max_iter
         self._rectified = rectified_layers(split)
-        self._order, self._output, row_bytes = _trace(split, samples)
-        self.samples: Samples = samples.subset(max(256, memory_budget // row_bytes))
+        self._trace = trace_layers(split, samples)
+        most = max(256, memory_budget // self._trace.bytes_per_sample)
+        self.samples: Samples = samples.subset(most)
         self._dense = {}
 
     def repaired(self, keep, method="layers"):
@@ -83,9 +85,9 @@ class Repairer:
         pruned = self.split.without(keep)
         with evaluating(pruned.rest), torch.no_grad():
             if method == "layers":
-                for name in self._order:
+                for name in self._trace.names:
                     self._refit_layer(pruned, name, keep)
-            if method != "none" and self._output is not None:
+            if method != "none" and self._trace.output is not None:
                 self._refit_output(pruned, keep)
         return pruned
 
@@ -110,7 +112,7 @@ class Repairer:
 
     def _refit_output(self, pruned, keep):
         """Minimise the task's loss over the output layer."""
-        layer = pruned.layer_in(pruned.rest, self._output)
+        layer = pruned.layer_in(pruned.rest, self._trace.output)
         columns = self._read(pruned, layer)
         fit = _convex_fit(
             layer, columns, self.samples.targets, self.task, self.max_iter
@@ -155,41 +157,6 @@ class Repairer:
                 handle.remove()
             self._dense[name] = torch.cat(parts)
         return self._dense[name]
-
-
-def _trace(split, samples):
-    """Layers to refit in forward order, the output layer, and bytes of a sample."""
-    order, outputs, sizes = [], {}, [1]
-    names = [
-        name
-        for name in split.players.consumers
-        if is_linear_map(split.rest.get_submodule(name))
-    ]
-
-    def see(name):
-        def hook(layer, args, kwargs, output):
-            order.append(name)
-            outputs[name] = output
-            x = args[0] if args else kwargs["input"]
-            sizes.append(columns_of(layer, x[:1]).numel() + output[:1].numel())
-
-        return hook
-
-    handles = [
-        split.rest.get_submodule(name).register_forward_hook(
-            see(name), with_kwargs=True
-        )
-        for name in names
-    ]
-    try:
-        with evaluating(split.rest), torch.no_grad():
-            result = split.run(next(samples.subset(2).batches())[0])
-    finally:
-        for handle in handles:
-            handle.remove()
-    last = [name for name in order if outputs[name] is result]
-    is_linear = last and isinstance(split.rest.get_submodule(last[0]), torch.nn.Linear)
-    return order, last[0] if is_linear and result.ndim == 2 else None, 4 * sum(sizes)
 
 
 def _ridge(moments, columns, targets, ridge, rounds, centred):

@@ -12,7 +12,8 @@ __all__ = ["LayerSearch", "layer_scores"]
 
 # The split over layers is judged after a repair on a part of the samples, with few
 # iterations: its payoff has to rank splits, not to be the last word.
-_QUICK_SAMPLES = 8192
+_QUICK_SAMPLES = 4096
+_SPLITS = 30
 _QUICK_REPAIR = {"n_rectified": 2, "max_iter": 12}
 
 
@@ -70,7 +71,13 @@ class LayerSearch:
         capacities = np.bincount(self.stage.players.group_of)
         if capacities.size == 1:
             return self.games.select([size], pick)
-        counts = search_allocation(payoff, size, capacities, floors=self.min_per_layer)
+        counts = search_allocation(
+            payoff,
+            size,
+            capacities,
+            floors=self.min_per_layer,
+            max_evaluations=_SPLITS,
+        )
         return self.games.select(counts, pick)
 
 

@@ -495,6 +495,8 @@ def test_sparse_frames_tensors_and_doubles_are_taken(zoo):
     forms = [
         sparse.csr_matrix(problem.X),
         sparse.csr_array(problem.X.astype(np.float64)),
+        sparse.csc_matrix(problem.X),
+        sparse.coo_array(problem.X),
         pandas.DataFrame(problem.X),
         torch.from_numpy(problem.X),
         problem.X.astype(np.float64),
@@ -583,6 +585,43 @@ def test_a_class_that_is_not_binary_is_refused(zoo, label):
     problem = zoo.make_net(zoo.mlp([6, 5, 1]), "binary")
     problem.y[5] = label
     refused(problem, ValueError, f"class {label}.*0 to 1")
+
+
+@pytest.mark.parametrize(
+    "y",
+    [list("ab") * 20, np.arange(40) % 3 + 0.5, np.ones((40, 2), int), [np.nan] * 40],
+)
+def test_labels_that_are_no_class_indices_are_refused(zoo, y):
+    problem = zoo.make_net(zoo.mlp())
+    problem.y = y
+    refused(problem, ValueError, "y must hold one class index .*LabelEncoder")
+
+
+def test_class_indices_may_be_a_column_or_floats(zoo):
+    problem = zoo.make_net(zoo.mlp())
+    wanted = CoalitionEvaluator(problem.net, problem.X, problem.y)(coalitions_of(16))
+    for y in (problem.y[:, None], problem.y.astype(float), problem.y.tolist()):
+        game = CoalitionEvaluator(problem.net, problem.X, y)
+        np.testing.assert_array_equal(game(coalitions_of(16)), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_played_batched(zoo, dtype):
+    problem = zoo.make_net(zoo.mlp().to(dtype))
+    game = CoalitionEvaluator(problem.net, problem.X, problem.y)
+    assert game.backend_ == "batched"
+    X = torch.from_numpy(problem.X).to(dtype)
+    right = problem.module(X).argmax(1) == torch.as_tensor(problem.y)
+    assert game(np.ones((1, 16), bool))[0] == pytest.approx(right.double().mean())
+
+
+@pytest.mark.parametrize("backend", ["compiled", "batched"])
+def test_no_coalitions_earn_nothing(zoo, backend):
+    problem = zoo.make_net(zoo.mlp())
+    game = CoalitionEvaluator(problem.net, problem.X, problem.y, backend=backend)
+    assert game(np.ones((0, 16), bool)).shape == (0,)
+    assert game.flip(np.ones((0, 16), bool)).shape == (0, 16)
+    assert game.walk(np.ones((0, 16), int)).shape == (0, 16)
 
 
 def test_a_target_that_is_not_finite_is_refused(zoo):

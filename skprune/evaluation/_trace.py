@@ -1,0 +1,73 @@
+"""Which layers read players, in which order, and what their rows weigh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from skprune.evaluation._moments import columns_of, is_linear_map, watch_layers
+from skprune.networks import evaluating
+
+__all__ = ["LayerTrace", "trace_layers"]
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """The linear maps of a rest that read players.
+
+    Parameters
+    ----------
+    names : list of str
+        Their names, in forward order.
+    output : str or None
+        The Linear layer whose outputs are those of the module, if there is one.
+    bytes_per_sample : int
+        Bytes of what all of them read and give for one sample.
+    """
+
+    names: list[str]
+    output: str | None
+    bytes_per_sample: int
+
+
+def trace_layers(split, samples):
+    """Run two samples and see which layers are called.
+
+    Parameters
+    ----------
+    split : SplitModule
+        A module, cut in front of its first layer that reads players.
+    samples : Samples
+        Samples for it.
+
+    Returns
+    -------
+    trace : LayerTrace
+    """
+    names, outputs, size = [], {}, 1
+
+    def see(name, layer, inputs, output):
+        nonlocal size
+        names.append(name)
+        outputs[name] = output
+        read = columns_of(layer, inputs[:1]).numel() + output[:1].numel()
+        size += read * output.element_size()
+
+    maps = [
+        name
+        for name in split.players.consumers
+        if is_linear_map(split.rest.get_submodule(name))
+    ]
+    watched = watch_layers(split.rest, maps, see)
+    with watched, evaluating(split.rest), torch.no_grad():
+        result = split.run(next(samples.subset(2).batches())[0])
+    last = [
+        name
+        for name in names
+        if outputs[name] is result
+        and result.ndim == 2
+        and isinstance(split.rest.get_submodule(name), nn.Linear)
+    ]
+    return LayerTrace(names, last[0] if last else None, size)
