@@ -88,9 +88,17 @@ def weight_gradient_scores(samples, split, players, task, *, normalize=True):
     """
     weights = [split.rest.get_submodule(name).weight for name in players.consumers]
     totals = [torch.zeros_like(weight) for weight in weights]
-    for loss in _losses(samples, split, task):
-        for total, part in zip(totals, torch.autograd.grad(loss, weights), strict=True):
-            total += part
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        for loss in _losses(samples, split, task):
+            gradients = torch.autograd.grad(loss, weights)
+            for total, part in zip(totals, gradients, strict=True):
+                total += part
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
     products = {
         id(weight): (weight.detach() * total).abs().double()
         for weight, total in zip(weights, totals, strict=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from skprune.evaluation._payoffs import Payoff
-from skprune.networks import MaskedModule, map_tensors, tensors_in
+from skprune.networks import MaskedModule, evaluating, map_tensors, tensors_in
 
 __all__ = ["BLOCK_SIZE", "BatchedBackend"]
 
@@ -92,6 +92,8 @@ class BatchedBackend:
         """Summed payoffs (m, n_blocks or 1) of coalitions (m, n_blocks or 1, n)."""
         n, n_blocks, _ = coalitions.shape
         sums = np.zeros((n, n_blocks))
+        if not n:
+            return sums
         for logits, start in self._play(coalitions):
             rows = logits.reshape(n, -1, logits.shape[-1])
             stop = min(start + rows.shape[1], self.n_samples)
@@ -165,8 +167,9 @@ class BatchedBackend:
             if not any(True for _ in layer.children())
         ]
         try:
-            with torch.no_grad():
-                self.split.run(map_tensors(lambda x: x[:1], self.features))
+            with evaluating(self.split.rest), torch.no_grad():
+                # A copy: a module may work in place on what it reads.
+                self.split.run(map_tensors(lambda x: x[:1].clone(), self.features))
         finally:
             for handle in handles:
                 handle.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from skprune.evaluation._graph import linear_chain
 from skprune.evaluation._kernels import (
@@ -99,6 +100,6 @@ def _fits(links, players, features, task):
         alone
         and feature.ndim == 2
         and feature.device.type == "cpu"
-        and feature.dtype.is_floating_point
+        and feature.dtype in (torch.float32, torch.float64)
         and set(players.consumers) <= {link.name for link in links}
     )

@@ -33,6 +33,8 @@ def batches_of(net, X, batch_size=1024):
         module's parameters.
     """
     dtype = next((p.dtype for p in net.module_.parameters()), torch.float32)
+    if sparse.issparse(X) and X.format != "csr":
+        X = X.tocsr()
     if not _is_sliceable(X):
         for batch in net.get_iterator(net.get_dataset(X), training=False):
             yield _on_device(unpack_data(batch)[0], net.device, dtype)
@@ -54,7 +56,9 @@ def take_rows(X, rows):
 
 def first_rows(net, X, n_rows=2):
     """A small batch, such as an example input."""
-    batch = next(batches_of(net, X, n_rows))
+    batch = next(batches_of(net, X, n_rows), None)
+    if batch is None:
+        raise ValueError("X holds no samples; give at least one.")
     return map_tensors(lambda tensor: tensor[:n_rows], batch)
 
 
@@ -86,7 +90,8 @@ def _on_device(batch, device, dtype):
     if sparse.issparse(batch):
         batch = batch.toarray()
     if hasattr(batch, "iloc"):
-        batch = batch.to_numpy()
+        # A frame may give a read-only view, which torch warns about.
+        batch = np.array(batch.to_numpy())
     tensors = to_tensor(batch, device)
 
     def cast(tensor):

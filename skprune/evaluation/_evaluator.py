@@ -115,7 +115,8 @@ class CoalitionEvaluator(Game):
             example = first_rows(net, X)
             if not isinstance(players, Players):
                 players = find_players(module, example, players)
-            split = split_module(module, players, example)
+            strip = self.task.strips_softmax
+            split = split_module(module, players, example, strip)
             features = concatenate([split.features(b) for b in batches_of(net, X)])
         targets = self.task.targets(y, net.device)
         _check_samples(features, targets)
@@ -163,7 +164,8 @@ class CoalitionEvaluator(Game):
         """Marginals around coalitions, of each block or of all; see `Game.flip`."""
         if not self.flips_natively:
             return super().flip(coalitions)
-        return self._flip(np.arange(self.n_players), np.asarray(coalitions))
+        coalitions = _checked(coalitions, self.n_players)
+        return self._flip(np.arange(self.n_players), coalitions)
 
     def restrict(self, always_in=None, always_out=None):
         """Fix some players; see `Game.restrict`."""
@@ -198,7 +200,6 @@ class CoalitionEvaluator(Game):
 
     def _flip(self, free, coalitions):
         """Native flips of the free players, with or without an axis of blocks."""
-        check_coalitions(coalitions.reshape(-1, coalitions.shape[-1]), self.n_players)
         with self._evaluating():
             return self._backend.flip(free, self._with_blocks(coalitions))
 
@@ -227,12 +228,14 @@ class CoalitionEvaluator(Game):
                 "the net's outputs are NaN or infinite on X; train it again, with a "
                 "lower learning rate or scaled data."
             )
-        if self.task.kind == "multiclass" and int(targets.max()) >= logits.shape[1]:
-            raise ValueError(
-                f"y holds class {int(targets.max())}, but the net has "
-                f"{logits.shape[1]} outputs; give class indices 0 to "
-                f"{logits.shape[1] - 1}."
-            )
+        if self.task.kind != "regression":
+            n_classes = 2 if self.task.kind == "binary" else logits.shape[1]
+            outside = targets[(targets < 0) | (targets >= n_classes)]
+            if len(outside):
+                raise ValueError(
+                    f"y holds class {int(outside[0])}, but the net has {n_classes} "
+                    f"classes; give class indices 0 to {n_classes - 1}."
+                )
         if self.task.kind == "regression" and targets.shape != logits.shape:
             raise ValueError(
                 f"y has shape {tuple(targets.shape)} where the net's outputs have "
@@ -252,7 +255,17 @@ class _RestrictedEvaluator(RestrictedGame):
     def flip(self, coalitions):
         if not self.flips_natively:
             return super().flip(coalitions)
+        coalitions = _checked(coalitions, self.n_players)
         return self.parent._flip(self.players, self._embed(coalitions))
+
+
+def _checked(coalitions, n_players):
+    """Coalitions, with or without an axis of blocks, checked."""
+    coalitions = np.asarray(coalitions)
+    if coalitions.ndim < 3:
+        return check_coalitions(coalitions, n_players)
+    check_coalitions(coalitions.reshape(-1, coalitions.shape[-1]), n_players)
+    return coalitions
 
 
 def check_net(net):
@@ -291,6 +304,8 @@ def _check_samples(features, targets):
             f"X has {len(tensors[0])} samples where y has {len(targets)}; give one y "
             "for each row of X."
         )
+    if targets.is_floating_point() and not torch.isfinite(targets).all():
+        raise ValueError("y holds NaN or infinity; drop or impute such samples.")
     for tensor in tensors:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(

@@ -43,12 +43,28 @@ class Task:
         """A payoff that tells similar coalitions apart, for refinements."""
         return "r2" if self.kind == "regression" else "smoothed_accuracy"
 
+    @property
+    def strips_softmax(self):
+        """Whether a softmax or sigmoid at the end only turns logits into outputs."""
+        return isinstance(self.criterion, (nn.NLLLoss, nn.BCELoss)) or (
+            self.kind == "multiclass"
+        )
+
     def targets(self, y, device):
         """Targets as a tensor: class indices, or floats of shape (n_samples, q)."""
         if self.kind == "regression":
             y = torch.as_tensor(np.asarray(y, dtype=np.float32), device=device)
             return y.reshape(len(y), -1)
-        return torch.as_tensor(np.asarray(y).astype(np.int64), device=device)
+        y = np.asarray(y)
+        whole = y.dtype.kind in "biuf" and bool((y == np.floor(y)).all())
+        if not whole or y.size != len(y):
+            raise ValueError(
+                f"y must hold one class index (0, 1, ...) for each sample; got dtype "
+                f"{y.dtype} and shape {y.shape}. Encode other labels, by "
+                "sklearn.preprocessing.LabelEncoder."
+            )
+        y = y.reshape(len(y)).astype(np.int64)
+        return torch.as_tensor(y, device=device)
 
     def logits(self, outputs):
         """Outputs of a whole module as logits, by what the criterion expects."""

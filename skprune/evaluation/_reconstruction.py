@@ -53,7 +53,7 @@ class LayerGames:
         trace = trace_layers(split, samples)
         samples = samples.subset(max(256, _MEMORY // trace.bytes_per_sample))
         self.moments = self._collect(split, samples, trace.names)
-        self._last = trace.names[-1] if trace.names else None
+        self._last = trace.output
         self._orders = {}
 
     def select(self, counts, pick):
@@ -158,7 +158,8 @@ class LayerGames:
         seen = {}
 
         def see(name, layer, inputs, output):
-            seen[name] = columns_of(layer, inputs), rows_of(layer, output)
+            # A copy: a ReLU behind it may work in place.
+            seen[name] = columns_of(layer, inputs), rows_of(layer, output).clone()
 
         watched = watch_layers(split.rest, names, see)
         with watched, evaluating(split.rest), torch.no_grad():

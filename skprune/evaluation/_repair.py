@@ -82,6 +82,8 @@ class Repairer:
         split : SplitModule
             A pruned module; the given one is unchanged.
         """
+        if method not in REPAIRS:
+            raise ValueError(f"method={method!r}; use 'none', 'output' or 'layers'.")
         pruned = self.split.without(keep)
         with evaluating(pruned.rest), torch.no_grad():
             if method == "layers":
@@ -147,7 +149,8 @@ class Repairer:
             layer = self.split.rest.get_submodule(name)
             parts = []
             handle = layer.register_forward_hook(
-                lambda own, _, output: parts.append(rows_of(own, output))
+                # A copy: a ReLU behind it may work in place.
+                lambda own, _, output: parts.append(rows_of(own, output).clone())
             )
             try:
                 for features, _ in self.samples.batches():
@@ -168,7 +171,9 @@ def _ridge(moments, columns, targets, ridge, rounds, centred):
             gram + torch.outer(mean_x, mean_x),
             cross + torch.outer(mean_x, mean_z),
         )
-    scale = gram.diagonal().mean().clamp_min(1e-30)
+    # Columns that never vary have variances of rounding errors, of either sign.
+    noise = torch.finfo(columns.dtype).eps * mean_x.square().mean()
+    scale = gram.diagonal().mean().clamp_min(float(noise) + 1e-30)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     factor = torch.linalg.cholesky(gram + ridge * scale * eye)
 
@@ -194,6 +199,10 @@ def _convex_fit(layer, columns, targets, task, max_iter):
     which the fit starts, about as much as one sample would.
     """
     center, spread = columns.mean(0), columns.std(0).clamp_min(1e-6)
+    if layer.bias is None:
+        # Without a bias the shift by the centre has nowhere to go.
+        center, spread = torch.zeros_like(center), columns.square().mean(0).sqrt()
+        spread = spread.clamp_min(1e-6)
     x = (columns - center) / spread
     start = layer.weight * spread
     offset = layer.weight @ center + (0.0 if layer.bias is None else layer.bias)
@@ -222,6 +231,5 @@ def _convex_fit(layer, columns, targets, task, max_iter):
         return None
     weight, bias = weight.detach() / spread, bias.detach()
     if layer.bias is None:
-        # Without a bias the shift by the centre has nowhere to go; fitted as is.
         return weight, None
     return weight, bias - weight @ center

@@ -71,10 +71,12 @@ class Samples:
         )
 
     def batches(self):
-        """Yield (features, targets) of some thousand samples each."""
+        """Yield (features, targets) of some thousand samples each, as copies."""
         for start in range(0, len(self), _BATCH):
             rows = slice(start, start + _BATCH)
-            yield map_tensors(lambda x, r=rows: x[r], self.features), self.targets[rows]
+            # A module may work in place on what it reads.
+            features = map_tensors(lambda x, r=rows: x[r].clone(), self.features)
+            yield features, self.targets[rows]
 
 
 def sample_logits(split: SplitModule, samples: Samples, task):

@@ -181,8 +181,16 @@ def _strip_softmax(graph, module):
 
 def _cut(module, graph, players, logits):
     """Both halves of a traced module."""
+    if any(_has_side_effect(module, node) for node in graph.nodes):
+        return None
     played = set()
-    names = set(players.consumers) | set(players.normalizations)
+    # A BatchNorm or PReLU works unit by unit, so nobody's absence changes it; only a
+    # LayerNorm takes its statistics over the players present.
+    names = set(players.consumers) | {
+        name
+        for name in players.normalizations
+        if isinstance(module.get_submodule(name), nn.LayerNorm)
+    }
     for node in graph.nodes:
         reads = any(parent in played for parent in node.all_input_nodes)
         if reads or (node.op == "call_module" and node.target in names):
@@ -212,6 +220,16 @@ def _cut(module, graph, players, logits):
     return SplitModule(
         fx.GraphModule(module, rest), inner, fx.GraphModule(module, front), logits
     )
+
+
+def _has_side_effect(module, node):
+    """Whether a node only changes in place what others read: no path leads from it."""
+    if node.users or node.op in ("output", "placeholder", "get_attr"):
+        return False
+    if node.op == "call_module":
+        return getattr(module.get_submodule(node.target), "inplace", False)
+    name = getattr(node.target, "__name__", node.target)
+    return name.endswith("_") or name == "setitem" or node.kwargs.get("inplace", False)
 
 
 def _players_of_rest(players, layers):

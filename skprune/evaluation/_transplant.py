@@ -80,7 +80,8 @@ def retrain(net, X, y, epochs):
     first move it away. The rate therefore rises over the first tenth of the batches and
     falls to 0 along a cosine, unless the net brings a schedule of its own.
     """
-    n_batches = len(net.get_iterator(net.get_dataset(X, y), training=True)) * epochs
+    trained_on, _ = net.get_split_datasets(X, y)
+    n_batches = len(net.get_iterator(trained_on, training=True)) * epochs
     warm_up = max(1, n_batches // 10)
 
     def rate(batch):
@@ -91,9 +92,14 @@ def retrain(net, X, y, epochs):
 
     has_schedule = any(isinstance(part, LRScheduler) for _, part in net.callbacks_)
     old = net.callbacks_
+    rates = [group["lr"] for group in net.optimizer_.param_groups]
     if not has_schedule:
         schedule = LRScheduler(
-            policy=torch.optim.lr_scheduler.LambdaLR, lr_lambda=rate, step_every="batch"
+            policy=torch.optim.lr_scheduler.LambdaLR,
+            lr_lambda=rate,
+            step_every="batch",
+            # Else skorch goes on where the batches of earlier trainings ended.
+            last_epoch=-1,
         )
         net.callbacks_ = [*old, ("skprune_rate", schedule.initialize())]
     try:
@@ -102,4 +108,10 @@ def retrain(net, X, y, epochs):
         net.notify("on_train_end", X=X, y=y)
     finally:
         net.callbacks_ = old
+        if not has_schedule:
+            # The cosine ended at 0, where no later training would move.
+            for group, rate_before in zip(
+                net.optimizer_.param_groups, rates, strict=True
+            ):
+                group["lr"] = rate_before
     return net

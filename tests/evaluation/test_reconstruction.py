@@ -10,12 +10,25 @@ from skprune.exceptions import UnsupportedNetworkError
 
 
 def games_of(
-    zoo, module, kind="multiclass", players="neurons", ridge=1e-3, **parameters
+    zoo,
+    module,
+    kind="multiclass",
+    players="neurons",
+    ridge=1e-3,
+    output_weight=4.0,
+    **parameters,
 ):
     problem = zoo.make_net(module, kind, **{"n_samples": 300, **parameters})
     problem.module.eval()
     own = zoo.prepare(problem, players)
-    games = LayerGames(own.split, own.split.players, own.samples, own.task, ridge=ridge)
+    games = LayerGames(
+        own.split,
+        own.split.players,
+        own.samples,
+        own.task,
+        ridge=ridge,
+        output_weight=output_weight,
+    )
     return problem, own, games
 
 
@@ -27,6 +40,12 @@ def explained(H, Z):
     return 1 - (residual**2).sum() / (Z**2).sum()
 
 
+def wanted(H, Z, outputs, weight=4.0):
+    """Payoff of a hidden layer: of the next pre-activations and of the outputs."""
+    outputs = outputs - outputs.mean(1, keepdims=True)
+    return (explained(H, Z) + weight * explained(H, outputs)) / (1 + weight)
+
+
 def everybody(game):
     return np.ones((1, game.n_players), bool)
 
@@ -36,8 +55,9 @@ def activations(module, problem):
         return module(torch.from_numpy(problem.X)).numpy()
 
 
-def test_payoffs_are_r2_of_the_next_layer(zoo):
-    problem, _, games = games_of(zoo, zoo.mlp(), ridge=1e-9)
+@pytest.mark.parametrize("weight", [0.0, 4.0])
+def test_payoffs_are_r2_of_the_next_layer_and_the_outputs(zoo, weight):
+    problem, _, games = games_of(zoo, zoo.mlp(), ridge=1e-9, output_weight=weight)
     module, rng = problem.module, np.random.default_rng(0)
     H1, Z2 = activations(module[:2], problem), activations(module[:3], problem)
     H2, logits = activations(module[:4], problem), activations(module, problem)
@@ -46,29 +66,30 @@ def test_payoffs_are_r2_of_the_next_layer(zoo):
     first, last = games.game(0, keep), games.game(1, keep)
     for _ in range(3):
         one, two = rng.random(9) < 0.5, rng.random(7) < 0.5
-        wanted = explained(H1[:, one], Z2[:, keep[9:]])
-        assert first(one[None])[0] == pytest.approx(wanted, abs=1e-3)
+        payoff = wanted(H1[:, one], Z2[:, keep[9:]], logits, weight)
+        assert first(one[None])[0] == pytest.approx(payoff, abs=1e-3)
         centred = logits - logits.mean(1, keepdims=True)
-        assert last(two[None])[0] == pytest.approx(
-            explained(H2[:, two], centred), abs=1e-3
-        )
+        payoff = explained(H2[:, two], centred)
+        assert last(two[None])[0] == pytest.approx(payoff, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
-def test_everybody_explains_all(zoo, kind):
+def test_everybody_explains_all_that_comes_next(zoo, kind):
     n_outputs = {"multiclass": 3, "binary": 1, "regression": 2}[kind]
-    _, _, games = games_of(zoo, zoo.mlp([6, 9, 7, n_outputs]), kind, ridge=1e-9)
+    module = zoo.mlp([6, 9, 7, n_outputs])
+    _, _, games = games_of(zoo, module, kind, ridge=1e-9, output_weight=0.0)
     for group in (0, 1):
         game = games.game(group, np.ones(16, bool))
         assert game(everybody(game))[0] == pytest.approx(1, abs=1e-3)
 
 
-def test_only_the_outputs_of_the_net_are_centred(zoo):
+def test_a_last_reader_that_is_not_the_output_is_as_any_other(zoo):
     problem, _, games = games_of(zoo, zoo.mlp(), players=[("neurons", "0")], ridge=1e-9)
     game = games.game(0, np.ones(9, bool))
-    H, Z = (activations(problem.module[:n], problem) for n in (2, 3))
+    H, Z, logits = (activations(problem.module[:n], problem) for n in (2, 3, 5))
     half = np.arange(9) < 4
-    assert game(half[None])[0] == pytest.approx(explained(H[:, half], Z), abs=1e-3)
+    payoff = wanted(H[:, half], Z, logits)
+    assert game(half[None])[0] == pytest.approx(payoff, abs=1e-3)
 
 
 def test_players_of_other_groups_are_always_there(zoo):
@@ -78,12 +99,14 @@ def test_players_of_other_groups_are_always_there(zoo):
     with torch.no_grad():
         a, b = torch.tanh(module.a(X)), torch.relu(module.b(X))
         Z = module.c(torch.cat([a, X, b], 1))
+        logits = module(X)
     coalition = np.array([True, False, False, True])
     group = own.players.groups.index("a")
     game = games.game(group, np.ones(16, bool))
     columns = torch.cat([a[:, coalition], X, b], 1)
     assert game.n_players == 4
-    assert game(coalition[None])[0] == pytest.approx(explained(columns, Z), abs=1e-3)
+    payoff = wanted(columns, Z, logits.numpy())
+    assert game(coalition[None])[0] == pytest.approx(payoff, abs=1e-3)
 
 
 def test_filters_own_patches(zoo):
@@ -99,12 +122,24 @@ def test_filters_own_patches(zoo):
     module = problem.module
     with torch.no_grad():
         pooled = module[:3](torch.from_numpy(problem.X))
-        Z = module[3](pooled)
+        Z, logits = module[3](pooled), module[3:](pooled)
     keep = np.array([True, False, True, False])
     patches = nn.functional.unfold(pooled[:, keep], 2).transpose(1, 2).flatten(0, 1)
     rows = Z.flatten(2).transpose(1, 2).flatten(0, 1)
-    assert game(keep[None])[0] == pytest.approx(explained(patches, rows), abs=1e-3)
+    # Each position answers for the outputs of its sample.
+    payoff = wanted(patches, rows, logits.repeat_interleave(4, 0).numpy())
+    assert game(keep[None])[0] == pytest.approx(payoff, abs=1e-3)
     assert games.game(1, np.ones(9, bool)).n_players == 5
+
+
+def test_a_relu_that_works_in_place_changes_no_game(zoo):
+    payoffs = []
+    for inplace in (False, True):
+        module = zoo.mlp(activation=lambda i=inplace: nn.ReLU(inplace=i))
+        _, _, games = games_of(zoo, module)
+        game = games.game(0, np.ones(16, bool))
+        payoffs.append(game(np.tri(9, dtype=bool)))
+    np.testing.assert_allclose(*payoffs)
 
 
 def test_a_sum_of_two_readers_counts_them_alike(zoo):
