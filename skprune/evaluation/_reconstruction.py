@@ -42,12 +42,12 @@ class LayerGames:
         What the outputs mean.
     ridge : float, default=1e-3
         See `skprune.games.ReconstructionGame`.
-    output_weight : float, default=4.0
+    output_weight : float, default=1.0
         Variance of the outputs in a hidden layer's targets, where that of the next
         pre-activations is 1.
     """
 
-    def __init__(self, split, players, samples, task, ridge=1e-3, output_weight=4.0):
+    def __init__(self, split, players, samples, task, ridge=1e-3, output_weight=1.0):
         self.players, self.task = players, task
         self.ridge, self.output_weight = ridge, output_weight
         trace = trace_layers(split, samples)

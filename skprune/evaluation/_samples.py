@@ -70,6 +70,11 @@ class Samples:
             map_tensors(lambda x: x[index], self.features), self.targets[index]
         )
 
+    def joined(self, other):
+        """These samples and others."""
+        features = concatenate([self.features, other.features])
+        return Samples(features, torch.cat([self.targets, other.targets]))
+
     def batches(self):
         """Yield (features, targets) of some thousand samples each, as copies."""
         for start in range(0, len(self), _BATCH):

@@ -91,7 +91,8 @@ class GTAPPruner(BasePruner):
     min_per_layer : int, default=1
         Players that stay in each layer.
     refine : bool, SwapRefinement or IteratedLocalSearch, default=True
-        Improve what the search found: by swaps.
+        Improve what the search found. True is ``SwapRefinement()``, except in the
+        reconstruction game, where swaps gain nothing and only an object makes any.
     repair : {"none", "output", "layers"}, default="layers"
         Refit of the survivors' weights in closed form, on training samples: none, the
         output layer, or layer by layer. Kept only where the validation payoff rises.
@@ -293,7 +294,10 @@ class GTAPPruner(BasePruner):
         if _is_reconstruction(self.payoff):
             games = LayerGames(stage.split, stage.players, stage.train, stage.task)
             layers = LayerSearch(stage, games, search, scorer, self.min_per_layer)
-            masks = [layers.best(size, self._refinement()) for size in sizes]
+            # Swaps in the reconstruction game did not pay (see the guide): only those
+            # that are asked for by an object are made.
+            refinement = None if self.refine is True else self._refinement()
+            masks = [layers.best(size, refinement) for size in sizes]
             target_mask = masks[sizes.index(target)]
             self._scores = layer_scores(games, target_mask, self._score_index(scorer))
             return masks

@@ -14,6 +14,9 @@ __all__ = ["LayerSearch", "layer_scores"]
 # iterations: its payoff has to rank splits, not to be the last word.
 _QUICK_SAMPLES = 4096
 _SPLITS = 30
+# Fewer validation samples than this tell one split from another badly; training samples
+# then help, for a split has too few degrees of freedom to overfit them.
+_FEWEST_JUDGED = 1024
 _QUICK_REPAIR = {"n_rectified": 2, "max_iter": 12}
 
 
@@ -45,6 +48,11 @@ class LayerSearch:
             **_QUICK_REPAIR,
         )
 
+        valid, missing = stage.valid, _FEWEST_JUDGED - len(stage.valid)
+        if missing > 0 and stage.train is not valid:
+            valid = valid.joined(stage.train.subset(missing))
+        self._judged = valid
+
     def best(self, size, refinement=None):
         """The coalition of a size whose repaired network earns most.
 
@@ -66,7 +74,7 @@ class LayerSearch:
 
         def payoff(counts):
             keep = self.games.select(counts, pick)
-            return self.stage.judge(self._quick.repaired(keep))
+            return self.stage.judge(self._quick.repaired(keep), self._judged)
 
         capacities = np.bincount(self.stage.players.group_of)
         if capacities.size == 1:

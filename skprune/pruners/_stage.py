@@ -123,9 +123,10 @@ class Stage:
             self.net, X, y, players=self.players, payoff=payoff, n_jobs=n_jobs
         )
 
-    def judge(self, split):
+    def judge(self, split, samples=None):
         """Payoff on the validation samples, fine enough to tell networks apart."""
-        return played_payoff(split, self.valid, self.task, self._judge)
+        samples = self.valid if samples is None else samples
+        return played_payoff(split, samples, self.task, self._judge)
 
     def finish(self, keep, repair, retrain_epochs):
         """Surgery, repair, transplant and retraining.
