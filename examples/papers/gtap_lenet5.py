@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _baselines import MaskBench
 from _mnist import load_mnist
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -32,18 +33,8 @@ from skorch import NeuralNetClassifier
 import skprune
 from skprune import CoalitionEvaluator, GTAPPruner
 from skprune.evaluation import (
-    Repairer,
-    Samples,
     critical_size,
-    random_scores,
-    sample_logits,
-    split_module,
-    task_of,
-    taylor_scores,
-    weight_gradient_scores,
-    weight_norm_scores,
 )
-from skprune.networks import find_players
 from skprune.scorers import BiasedBanzhafScorer, ShapleyScorer
 from skprune.strategies import (
     IteratedBuilding,
@@ -51,7 +42,6 @@ from skprune.strategies import (
     IteratedPruning,
     SwapRefinement,
     TopN,
-    keep_best,
 )
 
 FRACTIONS = [0.05, 0.1, 0.225, 0.4]
@@ -127,34 +117,18 @@ def train(network, X, y, seed, epochs):
     return net
 
 
-class Bench:
-    """One trained net, its samples, and the accuracies of masks."""
+class Bench(MaskBench):
+    """A trained net with its games of accuracy."""
 
     def __init__(self, net, network, data):
         X, y, X_val, y_val, X_test, y_test = data
-        self.net, self.task, self.spec = net, task_of(net), list(network.players)
-        example = torch.from_numpy(X[:2])
-        self.players = find_players(net.module_, example, self.spec)
-        self.split = split_module(net.module_, self.players, example)
-        self.train = Samples.of(net, self.split, self.task, X, y)
-        self.test = Samples.of(net, self.split, self.task, X_test, y_test)
-        self.repairer = Repairer(self.split, self.train, self.task)
+        spec = list(network.players)
+        super().__init__(net, (X, y), (X_test, y_test), FRACTIONS, spec)
+        some = (net, X_val[:N_GAME], y_val[:N_GAME])
         games = {"players": self.players}
-        self.game = CoalitionEvaluator(net, X_val[:N_GAME], y_val[:N_GAME], **games)
-        self.smooth = CoalitionEvaluator(
-            net, X_val[:N_GAME], y_val[:N_GAME], payoff="smoothed_accuracy", **games
-        )
-        self.floors = {"groups": self.players.group_of}
-        n = self.players.n_players
-        self.sizes = [round(fraction * n) for fraction in FRACTIONS]
-
-    def accuracies(self, masks, repair="none"):
-        """Test accuracy of each mask."""
-        return [self._accuracy(self.repairer.repaired(mask, repair)) for mask in masks]
-
-    def _accuracy(self, split):
-        logits = sample_logits(split, self.test, self.task)
-        return float((logits.argmax(1) == self.test.targets).double().mean())
+        self.game = CoalitionEvaluator(*some, **games)
+        self.smooth = CoalitionEvaluator(*some, payoff="smoothed_accuracy", **games)
+        self.small = CoalitionEvaluator(net, X_val[:1000], y_val[:1000], **games)
 
 
 def paper_games(bench, seed):
@@ -208,19 +182,6 @@ def clone_with(scorer, **parameters):
     return clone(scorer).set_params(**parameters)
 
 
-def baselines(bench, seed):
-    """Yield (method, masks) for scores that need no game."""
-    some = bench.train.subset(10000)
-    graded = (some, bench.split, bench.players, bench.task)
-    for name, scores in [
-        ("random", random_scores(bench.players, seed)),
-        ("weight norm", weight_norm_scores(bench.net.module_, bench.players)),
-        ("weight x gradient", weight_gradient_scores(*graded)),
-        ("Taylor", taylor_scores(*graded)),
-    ]:
-        yield name, [keep_best(scores, k, **bench.floors) for k in bench.sizes]
-
-
 def defaults(bench, data, seed):
     """Test accuracy and seconds of GTAPPruner's defaults, one fit for each size."""
     X, y, X_val, y_val, X_test, y_test = data
@@ -241,7 +202,7 @@ def defaults(bench, data, seed):
 
 def run(name, seed, data, epochs, table, times):
     """All methods for one network and one seed."""
-    X, y, X_val, y_val, X_test, y_test = data
+    X, y, _, _, X_test, y_test = data
     start = time.perf_counter()
     net = train(NETWORKS[name], X, y, seed, epochs)
     print(
@@ -250,17 +211,14 @@ def run(name, seed, data, epochs, table, times):
         flush=True,
     )
     bench = Bench(net, NETWORKS[name], data)
-    bench.small = CoalitionEvaluator(
-        net, X_val[:1000], y_val[:1000], players=bench.players
-    )
     for method, masks, seconds in paper_games(bench, seed):
-        table.setdefault(method, []).append(bench.accuracies(masks))
+        table.setdefault(method, []).append(bench.scores(masks))
         times.setdefault(method, []).append(seconds / len(masks))
         print(f"  {method:44}{table[method][-1]}  {seconds:.1f} s", flush=True)
-    for method, masks in baselines(bench, seed):
-        table.setdefault(method, []).append(bench.accuracies(masks))
+    for method, masks in bench.baselines(seed):
+        table.setdefault(method, []).append(bench.scores(masks))
         table.setdefault(f"{method}, repaired", []).append(
-            bench.accuracies(masks, "layers")
+            bench.scores(masks, "layers")
         )
     accuracies, seconds = defaults(bench, data, seed)
     table.setdefault("GTAPPruner defaults", []).append(accuracies)

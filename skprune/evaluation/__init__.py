@@ -13,7 +13,7 @@ from skprune.evaluation._baselines import (
     weight_gradient_scores,
     weight_norm_scores,
 )
-from skprune.evaluation._data import first_rows, take_rows
+from skprune.evaluation._data import first_rows, net_targets, take_rows
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
 from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
 from skprune.evaluation._reconstruction import LayerGames
@@ -42,6 +42,7 @@ __all__ = [
     "check_net",
     "critical_size",
     "first_rows",
+    "net_targets",
     "played_payoff",
     "random_scores",
     "resolve_payoff",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import sparse
+from skorch import NeuralNetBinaryClassifier
 from skorch.dataset import get_len, unpack_data
 from skorch.utils import to_tensor
 
 from skprune.networks import map_tensors
 
-__all__ = ["batches_of", "concatenate", "first_rows", "take_rows"]
+__all__ = ["batches_of", "concatenate", "first_rows", "net_targets", "take_rows"]
 
 
 def batches_of(net, X, batch_size=1024):
@@ -43,6 +44,11 @@ def batches_of(net, X, batch_size=1024):
         yield _on_device(
             take_rows(X, slice(start, start + batch_size)), net.device, dtype
         )
+
+
+def net_targets(net, y):
+    """Targets as a net's criterion wants them: floats for a single logit."""
+    return y.astype(np.float32) if isinstance(net, NeuralNetBinaryClassifier) else y
 
 
 def take_rows(X, rows):

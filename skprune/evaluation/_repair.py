@@ -41,7 +41,7 @@ class Repairer:
         Ridge penalty as a share of the mean variance of a layer's inputs.
     n_rectified : int, default=10
         Repetitions of the regression behind a ReLU.
-    max_iter : int, default=40
+    max_iter : int, default=25
         L-BFGS iterations of the output layer at most.
     memory_budget : int, default=2**29
         Bytes of activations held at a time; with more samples than fit, a random
@@ -56,7 +56,7 @@ class Repairer:
         *,
         ridge=1e-3,
         n_rectified=10,
-        max_iter=40,
+        max_iter=25,
         memory_budget=2**29,
     ):
         self.split, self.players, self.task = split, split.players, task

@@ -9,6 +9,8 @@ import torch
 from sklearn.base import clone
 from skorch.callbacks import LRScheduler
 
+from skprune.evaluation._data import net_targets
+
 __all__ = ["retrain", "transplant"]
 
 
@@ -80,6 +82,7 @@ def retrain(net, X, y, epochs):
     first move it away. The rate therefore rises over the first tenth of the batches and
     falls to 0 along a cosine, unless the net brings a schedule of its own.
     """
+    y = net_targets(net, y)
     trained_on, _ = net.get_split_datasets(X, y)
     n_batches = len(net.get_iterator(trained_on, training=True)) * epochs
     warm_up = max(1, n_batches // 10)

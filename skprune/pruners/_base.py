@@ -11,9 +11,9 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch import NeuralNet
 
-from skprune.evaluation import check_net
+from skprune.evaluation import check_net, net_targets
 from skprune.networks import call, evaluating
 from skprune.pruners._data import check_pair, check_targets, encode, split_data
 
@@ -213,7 +213,7 @@ class BasePruner(BaseEstimator):
         with torch.random.fork_rng(enabled=self.random_state is not None):
             if self.random_state is not None:
                 torch.manual_seed(seed)
-            net.fit(data.X, _as_net_targets(net, data.y))
+            net.fit(data.X, net_targets(net, data.y))
         return net
 
     def _checked_net(self):
@@ -263,11 +263,6 @@ def _reads_integers(net):
         module = clone(net).initialize().module_
     tables = (torch.nn.Embedding, torch.nn.EmbeddingBag)
     return any(isinstance(layer, tables) for layer in module.modules())
-
-
-def _as_net_targets(net, y):
-    """Targets as the net's criterion wants them."""
-    return y.astype(np.float32) if isinstance(net, NeuralNetBinaryClassifier) else y
 
 
 def _n_rows(X):

@@ -13,7 +13,7 @@ __all__ = ["LayerSearch", "layer_scores"]
 # The split over layers is judged after a repair on a part of the samples, with few
 # iterations: its payoff has to rank splits, not to be the last word.
 _QUICK_SAMPLES = 4096
-_SPLITS = 30
+_SPLITS = 25
 # Fewer validation samples than this tell one split from another badly; training samples
 # then help, for a split has too few degrees of freedom to overfit them.
 _FEWEST_JUDGED = 1024
@@ -112,7 +112,7 @@ def layer_scores(games, keep, scorer):
         game = games.game(group, keep)
         if scorer.n_evaluations == "auto":
             # A walk is one factorisation, so that hundreds take a second at most.
-            n_walks = int(np.clip(1e10 / game.n_players**3, 16, 512))
+            n_walks = int(np.clip(4e9 / game.n_players**3, 16, 512))
             scorer.set_params(n_evaluations=n_walks * game.n_players + 2)
         parts.append(scorer.estimate(game))
     return PlayerScores(

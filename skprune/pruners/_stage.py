@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from skprune.evaluation import (
+    REPAIRS,
     CoalitionEvaluator,
     Repairer,
     Samples,
@@ -92,7 +93,7 @@ class Stage:
         self.example = first_rows(net, data.X)
         with evaluating(net.module_):
             self.players = find_players(net.module_, self.example, players)
-            self.split = split_module(net.module_, self.players, self.example)
+        self.split = self._split(net.module_, self.players)
         self.train = self._samples(data.X, data.y)
         same = data.X_val is data.X
         self.valid = self.train if same else self._samples(data.X_val, data.y_val)
@@ -136,8 +137,8 @@ class Stage:
         keep : ndarray of bool of shape (n_players,)
             Who stays.
         repair : {"none", "output", "layers"}
-            The furthest repair that is tried; each is kept only where the validation
-            payoff is no lower than with less.
+            The repair that is tried first; where it lowers the validation payoff, the
+            next milder one is.
         retrain_epochs : int
             Epochs of gradient training, kept only where the validation payoff rises.
 
@@ -145,35 +146,41 @@ class Stage:
         -------
         pruned : PrunedNet
         """
-        tried = ["none", "output", "layers"]
-        tried = tried[: tried.index(repair) + 1]
-        candidates = {name: self.repairer.repaired(keep, name) for name in tried}
-        worth = {name: self.judge(split) for name, split in candidates.items()}
-        # max takes the first of equals: the repair that goes furthest.
-        best = max(reversed(tried), key=worth.__getitem__)
+        split, repaired = self._repaired(keep, repair)
         module = remove_players(self.net.module_, self.players, ~keep)
-        self.split.copy_weights(candidates[best].rest, module, self.players, keep)
+        self.split.copy_weights(split.rest, module, self.players, keep)
         net, players = transplant(self.net, module), self.players.subset(keep)
-        judged, payoff = self._judge_net(net, players)
+        payoff = played_payoff(split, self.valid, self.task, self.payoff)
         retrained = False
         if retrain_epochs:
             trained = transplant(net, net.module_)
             retrain(trained, self.data.X, self.data.y, retrain_epochs)
-            trained_judged, trained_payoff = self._judge_net(trained, players)
-            if trained_judged > judged:
-                net, payoff, retrained = trained, trained_payoff, True
+            # The layers before the players were trained too: not only the rest changed.
+            after = self._split(trained.module_, players)
+            valid = Samples.of(
+                trained, after, self.task, self.data.X_val, self.data.y_val
+            )
+            if self.judge(after, valid) > self.judge(split):
+                net, retrained = trained, True
+                payoff = played_payoff(after, valid, self.task, self.payoff)
         size = size_of(net.module_, self.example, players)
-        return PrunedNet(net, keep, players, payoff, best, retrained, size)
+        return PrunedNet(net, keep, players, payoff, repaired, retrained, size)
 
-    def _judge_net(self, net, players):
-        """Fine and plain validation payoff of a net, front and all."""
-        with evaluating(net.module_):
-            split = split_module(net.module_, players, self.example)
-        valid = Samples.of(net, split, self.task, self.data.X_val, self.data.y_val)
-        return tuple(
-            played_payoff(split, valid, self.task, payoff)
-            for payoff in (self._judge, self.payoff)
-        )
+    def _repaired(self, keep, furthest):
+        """The rest after the furthest repair that does not lower the payoff."""
+        plain = self.repairer.repaired(keep, "none")
+        worth = self.judge(plain)
+        for method in REPAIRS[REPAIRS.index(furthest) : 0 : -1]:
+            split = self.repairer.repaired(keep, method)
+            # NaN compares false: such a repair is not kept.
+            if self.judge(split) >= worth:
+                return split, method
+        return plain, "none"
+
+    def _split(self, module, players):
+        """A module, cut in front of its first layer that reads players."""
+        with evaluating(module):
+            return split_module(module, players, self.example, self.task.strips_softmax)
 
     def _samples(self, X, y):
         """Samples as the rest of the module reads them, as many as memory holds."""
