@@ -90,15 +90,23 @@ def report(pruner, X_test, y_test, seconds):
     for name, old, new in rows:
         style = "10.3f" if isinstance(old, float) else "10d"
         print(f"{name:32}{old:{style}}{new:{style}}")
-    scores = pruner.scores_
-    ranking = scores.ranking()
-    print("\nneuron            Shapley value   standard error   stayed")
-    for player in [*ranking[:5], *ranking[-3:]]:
+    scores, stayed = pruner.scores_, pruner.support_
+    survivors = [player for player in scores.ranking() if stayed[player]]
+    print("\nwho stayed         Shapley value   standard error")
+    for player in [*survivors[:5], None, *survivors[-3:]]:
+        if player is None:
+            print("...")
+            continue
         print(
-            f"{pruner.names_[player]:16}{scores.values[player]:15.4f}"
+            f"{pruner.names_[player]:16}{scores.values[player]:16.4f}"
             f"{scores.standard_errors[player]:17.4f}"
-            f"{'yes' if pruner.support_[player] else 'no':>9}"
         )
+    least = scores.ranking()[-1]
+    print(
+        f"mean of those who stayed {scores.values[stayed].mean():.4f}, of those who "
+        f"left {scores.values[~stayed].mean():.4f}; least of all {pruner.names_[least]}: "
+        f"{scores.values[least]:.4f} +- {scores.standard_errors[least]:.4f}"
+    )
 
 
 def draw(pruner, X_test, y_test, path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import time
+from contextlib import contextmanager
 from numbers import Integral
 from typing import ClassVar
 
@@ -131,6 +133,8 @@ class GTAPPruner(BasePruner):
         What MCUE found, where it was needed.
     repair_ : str
         The repair that was kept.
+    seconds_ : dict of str to float
+        Wall-clock seconds of each step of `fit`, all sizes together.
     validation_payoff_ : float
         Payoff of the pruned net on the validation samples: accuracy or R² with the
         reconstruction game.
@@ -245,19 +249,21 @@ class GTAPPruner(BasePruner):
         -------
         self : GTAPPruner
         """
+        self.seconds_, self.critical_size_ = {}, None
         data = self._prepare(X, y, X_val, y_val)
-        net = self._trained_net(data)
-        self._say("trained, {} validation samples", len(data.y_val))
-        stage = Stage(net, data, self.players, self._judged_by(net))
-        self.critical_size_ = None
+        with self._step("train"):
+            net = self._trained_net(data)
+        with self._step("stage"):
+            stage = Stage(net, data, self.players, self._judged_by())
         target, sizes = self._sizes(stage)
-        masks = self._search(stage, target, sizes)
-        self._results = {
-            int(mask.sum()): stage.finish(mask, self.repair, self.retrain_epochs)
-            for mask in masks
-        }
+        masks, scores = self._search(stage, target, sizes)
+        with self._step("remove and repair"):
+            self._results = {
+                int(mask.sum()): stage.finish(mask, self.repair, self.retrain_epochs)
+                for mask in masks
+            }
         self._say("kept {} of {} players", target, stage.players.n_players)
-        self._record(stage)
+        self._record(stage, scores)
         return self._adopt(target)
 
     def at_size(self, size):
@@ -287,35 +293,49 @@ class GTAPPruner(BasePruner):
         return copy.copy(self)._adopt(size)
 
     def _search(self, stage, target, sizes):
-        """A mask of survivors for each size."""
+        """A mask of survivors for each size, and scores of all players."""
         search = self._search_object()
         scorer = self._scorer(stage, search)
-        self._scores = None
         if _is_reconstruction(self.payoff):
+            return self._search_layers(stage, target, sizes, search, scorer)
+        game = stage.evaluator(self.payoff, n_jobs=self.n_jobs)
+        floors = {
+            "groups": stage.players.group_of,
+            "min_per_group": self.min_per_layer,
+        }
+        with self._step("search"):
+            path = search.search(game, scorer, sizes, ties=stage.weight_norms, **floors)
+        with self._step("score"):
+            scores = self._score_index(scorer).estimate(game)
+        refinement = self._refinement()
+        if refinement is None:
+            return list(path.masks), scores
+        if self.payoff == "accuracy":
+            game = stage.evaluator("smoothed_accuracy", n_jobs=self.n_jobs)
+        with self._step("refine"):
+            refined = [refinement.refine(game, m, **floors)[0] for m in path.masks]
+        return refined, scores
+
+    def _search_layers(self, stage, target, sizes, search, scorer):
+        """The same in the reconstruction games of the layers."""
+        with self._step("search"):
             games = LayerGames(stage.split, stage.players, stage.train, stage.task)
             layers = LayerSearch(stage, games, search, scorer, self.min_per_layer)
             # Swaps in the reconstruction game did not pay (see the guide): only those
             # that are asked for by an object are made.
             refinement = None if self.refine is True else self._refinement()
             masks = [layers.best(size, refinement) for size in sizes]
-            target_mask = masks[sizes.index(target)]
-            self._scores = layer_scores(games, target_mask, self._score_index(scorer))
-            return masks
-        game = stage.evaluator(self.payoff, n_jobs=self.n_jobs)
-        floors = {
-            "groups": stage.players.group_of,
-            "min_per_group": self.min_per_layer,
-        }
-        path = search.search(game, scorer, sizes, ties=stage.weight_norms, **floors)
-        self._scores = self._score_index(scorer).estimate(game)
-        refinement = self._refinement()
-        if refinement is None:
-            return list(path.masks)
-        smooth = self.payoff == "accuracy"
-        fine = (
-            stage.evaluator("smoothed_accuracy", n_jobs=self.n_jobs) if smooth else game
-        )
-        return [refinement.refine(fine, mask, **floors)[0] for mask in path.masks]
+        with self._step("score"):
+            chosen = masks[sizes.index(target)]
+            return masks, layer_scores(games, chosen, self._score_index(scorer))
+
+    @contextmanager
+    def _step(self, name):
+        """Time a step of the fit, and say when it is done."""
+        start = time.perf_counter()
+        yield
+        self.seconds_[name] = time.perf_counter() - start
+        self._say("{}: {:.1f} s", name, self.seconds_[name])
 
     def _search_object(self):
         """The search as an object of its own."""
@@ -383,13 +403,13 @@ class GTAPPruner(BasePruner):
         others = [_as_count("path_sizes", s, n, int(floors.sum())) for s in further]
         return target, sorted({target, *others})
 
-    def _judged_by(self, net):
+    def _judged_by(self):
         """The payoff by which the pruned net is judged."""
         if not _is_reconstruction(self.payoff):
             return self.payoff
         return "accuracy" if hasattr(self, "classes_") else "r2"
 
-    def _record(self, stage):
+    def _record(self, stage, scores):
         """Learned attributes that are the same at every size."""
         results = self._results.values()
         self.path_ = CompressionPath.sorted(
@@ -397,8 +417,7 @@ class GTAPPruner(BasePruner):
             np.array([result.payoff for result in results]),
         )
         self.names_ = list(stage.players.names)
-        self.scores_ = self._scores
-        del self._scores
+        self.scores_ = scores
         self._before = size_of(stage.net.module_, stage.example, stage.players)
         self._output_layer_of = {
             size: output_layer(result.net.module_, stage.example)

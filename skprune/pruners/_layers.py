@@ -13,7 +13,7 @@ __all__ = ["LayerSearch", "layer_scores"]
 # The split over layers is judged after a repair on a part of the samples, with few
 # iterations: its payoff has to rank splits, not to be the last word.
 _QUICK_SAMPLES = 4096
-_SPLITS = 25
+_SPLITS = 20
 # Fewer validation samples than this tell one split from another badly; training samples
 # then help, for a split has too few degrees of freedom to overfit them.
 _FEWEST_JUDGED = 1024

@@ -1,0 +1,85 @@
+"""Where the seconds of a fit go: train, search, score, remove and repair.
+
+GTAPPruner's defaults on the digits network of the quickstart (256 neurons) and, where
+MNIST is to be had, on LeNet5 (604 players, 50,000 training images) at .225 of the
+players. One thread; medians over repetitions.
+
+    SKPRUNE_DATA=DIR python examples/benchmarks/gtap_seconds.py [--repeats 5]
+"""
+
+import argparse
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
+
+from skprune import GTAPPruner
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "papers")]
+
+from _mnist import load_mnist  # noqa: E402
+from gtap_lenet5 import LeNet5, train  # noqa: E402
+from quickstart import Digits  # noqa: E402
+
+
+def digits():
+    """Data, trained net, seconds of training, players."""
+    X, y = load_digits(return_X_y=True)
+    X = X.astype(np.float32) / 16
+    start = time.perf_counter()
+    net = NeuralNetClassifier(
+        Digits,
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=2e-3,
+        max_epochs=30,
+        train_split=None,
+        verbose=0,
+    ).fit(X[:1500], y[:1500])
+    seconds = time.perf_counter() - start
+    return net, (X[:1500], y[:1500]), (X[1500:], y[1500:]), seconds, "neurons"
+
+
+def lenet5():
+    """The same for LeNet5 on MNIST."""
+    X, y, _, _ = load_mnist()
+    start = time.perf_counter()
+    net = train(LeNet5, X[:50000], y[:50000], seed=0, epochs=8)
+    seconds = time.perf_counter() - start
+    held = X[50000:], y[50000:]
+    return net, (X[:50000], y[:50000]), held, seconds, list(LeNet5.players)
+
+
+def main(repeats):
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, torch {torch.__version__}, one thread, medians")
+    for name, make in [("digits, 256 neurons", digits), ("LeNet5, MNIST", lenet5)]:
+        net, fit, held, seconds, players = make()
+        rows = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            pruner = GTAPPruner(
+                FrozenEstimator(net),
+                n_players_to_keep=0.225,
+                players=players,
+                random_state=0,
+            ).fit(*fit, X_val=held[0], y_val=held[1])
+            rows.append(pruner.seconds_ | {"whole fit": time.perf_counter() - start})
+        print(f"\n{name}\n  {'train the network':24}{seconds:8.2f} s")
+        for step in rows[0]:
+            if step != "train":
+                median = np.median([row[step] for row in rows])
+                print(f"  {step:24}{median:8.2f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    main(parser.parse_args().repeats)
