@@ -102,10 +102,11 @@ def report(pruner, X_test, y_test, seconds):
             f"{scores.standard_errors[player]:17.4f}"
         )
     least = scores.ranking()[-1]
+    name, value = pruner.names_[least], scores.values[least]
     print(
         f"mean of those who stayed {scores.values[stayed].mean():.4f}, of those who "
-        f"left {scores.values[~stayed].mean():.4f}; least of all {pruner.names_[least]}: "
-        f"{scores.values[least]:.4f} +- {scores.standard_errors[least]:.4f}"
+        f"left {scores.values[~stayed].mean():.4f}; least of all {name}: "
+        f"{value:.4f} +- {scores.standard_errors[least]:.4f}"
     )
 
 

@@ -51,7 +51,7 @@ PAPER_AT_CRITICAL_SIZE = {
     "Iterated Building, biased Banzhaf": 0.916,
 }
 # Samples on which accuracy games are played; fewer overfit the search.
-N_GAME = 5000
+N_GAME = 4000
 # Flips or walks that score the players in one step of a search.
 PER_STEP = 4
 
@@ -166,7 +166,7 @@ def paper_games(bench, seed):
         start = time.perf_counter()
         swapped = [refined(SwapRefinement(), bench, mask) for mask in path.masks]
         yield f"{name}, swaps", swapped, seconds + time.perf_counter() - start
-    local = IteratedLocalSearch(n_restarts=15, random_state=seed)
+    local = IteratedLocalSearch(n_restarts=4, random_state=seed)
     searched = [refined(local, bench, mask) for mask in swapped]
     name = "Iterated Building, swaps, local search"
     yield name, searched, seconds + time.perf_counter() - start
