@@ -79,7 +79,7 @@ class LayerGames:
 
     def _picked(self, group, members, keep, count, pick):
         """Mask over the members of one group, remembered as long as it holds."""
-        key = group, count, keep[self._decided(group)].tobytes()
+        key = pick, group, count, keep[self._decided(group)].tobytes()
         if key not in self._orders:
             self._orders[key] = pick(self.game(group, keep), count)
         return self._orders[key]

@@ -236,3 +236,15 @@ def test_players_that_no_linear_map_reads_are_refused(zoo):
 def test_no_hooks_stay_behind(zoo):
     problem, _, _ = games_of(zoo, zoo.mlp())
     assert not any(part._forward_hooks for part in problem.module.modules())
+
+
+def test_another_pick_is_not_answered_from_memory(zoo):
+    _, _, games = games_of(zoo, zoo.mlp())
+
+    def first(game, count):
+        return np.arange(game.n_players) < count
+
+    def last(game, count):
+        return np.arange(game.n_players) >= game.n_players - count
+
+    assert (games.select([3, 2], first) != games.select([3, 2], last)).any()
