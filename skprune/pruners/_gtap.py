@@ -35,6 +35,7 @@ from skprune.strategies import (
     CompressionPath,
     IteratedBuilding,
     IteratedPruning,
+    Refinement,
     Search,
     SwapRefinement,
     TopN,
@@ -92,7 +93,7 @@ class GTAPPruner(BasePruner):
         Who plays; see `skprune.networks.find_players`.
     min_per_layer : int, default=1
         Players that stay in each layer.
-    refine : bool, SwapRefinement or IteratedLocalSearch, default=True
+    refine : bool or Refinement, default=True
         Improve what the search found. True is ``SwapRefinement()``, except in the
         reconstruction game, where swaps gain nothing and only an object makes any.
     repair : {"none", "output", "layers"}, default="layers"
@@ -187,7 +188,7 @@ class GTAPPruner(BasePruner):
         "payoff": [str, callable],
         "players": [str, list, tuple],
         "min_per_layer": [Interval(Integral, 1, None, closed="left")],
-        "refine": ["boolean", HasMethods("refine")],
+        "refine": ["boolean", Refinement],
         "repair": [StrOptions(set(REPAIRS))],
         "retrain_epochs": [Interval(Integral, 0, None, closed="left")],
         "validation_fraction": [Interval(RealNotInt, 0, 1, closed="neither")],

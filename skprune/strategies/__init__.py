@@ -8,7 +8,11 @@ search plays any `Game` and asks any `PowerIndexScorer`.
 
 from skprune.strategies._allocation import search_allocation
 from skprune.strategies._path import CompressionPath
-from skprune.strategies._refinement import IteratedLocalSearch, SwapRefinement
+from skprune.strategies._refinement import (
+    IteratedLocalSearch,
+    Refinement,
+    SwapRefinement,
+)
 from skprune.strategies._search import IteratedBuilding, IteratedPruning, Search, TopN
 from skprune.strategies._selection import (
     below_share,
@@ -23,6 +27,7 @@ __all__ = [
     "IteratedBuilding",
     "IteratedLocalSearch",
     "IteratedPruning",
+    "Refinement",
     "Search",
     "SwapRefinement",
     "TopN",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
@@ -10,13 +12,64 @@ from sklearn.utils import check_random_state
 from skprune.games import Game
 from skprune.strategies._selection import check_groups, group_floors
 
-__all__ = ["IteratedLocalSearch", "SwapRefinement"]
+__all__ = ["IteratedLocalSearch", "Refinement", "SwapRefinement"]
 
 # A gain below this is rounding, not a better coalition.
 _MIN_GAIN = 1e-12
 
 
-class SwapRefinement(BaseEstimator):
+class Refinement(BaseEstimator, ABC):
+    """Base class: a rule that betters a coalition without changing its size."""
+
+    def refine(
+        self,
+        game: Game,
+        keep: NDArray[np.bool_],
+        *,
+        groups: ArrayLike | None = None,
+        min_per_group: int = 1,
+    ) -> tuple[NDArray[np.bool_], float]:
+        """Improve a coalition.
+
+        Parameters
+        ----------
+        game : Game
+            What coalitions earn.
+        keep : ndarray of bool of shape (n_players,)
+            The coalition to start from; it is not changed.
+        groups : array-like of int of shape (n_players,), default=None
+            Group (layer) of each player.
+        min_per_group : int, default=1
+            Players that stay in each group.
+
+        Returns
+        -------
+        keep : ndarray of bool of shape (n_players,)
+            A coalition of the same size that earns at least as much.
+        payoff : float
+            What it earns.
+        """
+        group_of = check_groups(groups, game.n_players)
+        keep = np.array(keep, dtype=bool)
+        payoff = float(game(keep[None])[0])
+        if keep.all() or not keep.any():
+            return keep, payoff
+        floors = group_floors(group_of, min_per_group)
+        return self._improve(game, keep, payoff, group_of, floors)
+
+    @abstractmethod
+    def _improve(
+        self,
+        game: Game,
+        keep: NDArray[np.bool_],
+        payoff: float,
+        group_of: NDArray[np.intp],
+        floors: NDArray[np.intp],
+    ) -> tuple[NDArray[np.bool_], float]:
+        """Improve a coalition with somebody inside and somebody outside."""
+
+
+class SwapRefinement(Refinement):
     """Exchange a present player for an absent one while the payoff rises.
 
     One flip around the coalition says which present players are missed least; for
@@ -45,40 +98,14 @@ class SwapRefinement(BaseEstimator):
         self.n_candidates = n_candidates
         self.max_rounds = max_rounds
 
-    def refine(
+    def _improve(
         self,
         game: Game,
         keep: NDArray[np.bool_],
-        *,
-        groups: ArrayLike | None = None,
-        min_per_group: int = 1,
+        payoff: float,
+        group_of: NDArray[np.intp],
+        floors: NDArray[np.intp],
     ) -> tuple[NDArray[np.bool_], float]:
-        """Improve a coalition by swaps.
-
-        Parameters
-        ----------
-        game : Game
-            What coalitions earn.
-        keep : ndarray of bool of shape (n_players,)
-            The coalition to start from; it is not changed.
-        groups : array-like of int of shape (n_players,), default=None
-            Group (layer) of each player.
-        min_per_group : int, default=1
-            Players that stay in each group.
-
-        Returns
-        -------
-        keep : ndarray of bool of shape (n_players,)
-            A coalition of the same size that earns at least as much.
-        payoff : float
-            What it earns.
-        """
-        group_of = check_groups(groups, game.n_players)
-        floors = group_floors(group_of, min_per_group)
-        keep = np.array(keep, dtype=bool)
-        payoff = float(game(keep[None])[0])
-        if keep.all() or not keep.any():
-            return keep, payoff
         for _ in range(self.max_rounds):
             swaps = self._best_swaps(game, keep, group_of, floors)
             better, new_payoff = _apply(game, keep, payoff, swaps, group_of, floors)
@@ -133,12 +160,12 @@ def _apply(
     return keep, payoff
 
 
-class IteratedLocalSearch(BaseEstimator):
+class IteratedLocalSearch(Refinement):
     """Swap, disturb the best coalition at random, swap again; keep the best.
 
     Parameters
     ----------
-    refinement : SwapRefinement, default=None
+    refinement : Refinement, default=None
         The local search; None for ``SwapRefinement()``.
     n_restarts : int, default=10
         How often the best coalition is disturbed.
@@ -161,7 +188,7 @@ class IteratedLocalSearch(BaseEstimator):
 
     def __init__(
         self,
-        refinement: SwapRefinement | None = None,
+        refinement: Refinement | None = None,
         n_restarts: int = 10,
         kick: float = 0.05,
         random_state: int | np.random.RandomState | None = None,
@@ -171,47 +198,22 @@ class IteratedLocalSearch(BaseEstimator):
         self.kick = kick
         self.random_state = random_state
 
-    def refine(
+    def _improve(
         self,
         game: Game,
         keep: NDArray[np.bool_],
-        *,
-        groups: ArrayLike | None = None,
-        min_per_group: int = 1,
+        payoff: float,
+        group_of: NDArray[np.intp],
+        floors: NDArray[np.intp],
     ) -> tuple[NDArray[np.bool_], float]:
-        """Improve a coalition; see `SwapRefinement.refine`.
-
-        Parameters
-        ----------
-        game : Game
-            What coalitions earn.
-        keep : ndarray of bool of shape (n_players,)
-            The coalition to start from; it is not changed.
-        groups : array-like of int of shape (n_players,), default=None
-            Group (layer) of each player.
-        min_per_group : int, default=1
-            Players that stay in each group.
-
-        Returns
-        -------
-        keep : ndarray of bool of shape (n_players,)
-            A coalition of the same size that earns at least as much.
-        payoff : float
-            What it earns.
-        """
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         rng = np.random.default_rng(seed)
         local = self.refinement or SwapRefinement()
-
-        def refined(start: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], float]:
-            return local.refine(game, start, groups=groups, min_per_group=min_per_group)
-
-        best, payoff = refined(keep)
-        if best.all():
-            return best, payoff
-        group_of = check_groups(groups, game.n_players)
+        best, payoff = local._improve(game, keep, payoff, group_of, floors)
         for _ in range(self.n_restarts):
-            trial, value = refined(_disturbed(best, self.kick, group_of, rng))
+            start = _disturbed(best, self.kick, group_of, rng)
+            earned = float(game(start[None])[0])
+            trial, value = local._improve(game, start, earned, group_of, floors)
             if value > payoff + _MIN_GAIN:
                 best, payoff = trial, value
         return best, payoff

@@ -121,9 +121,9 @@ def test_local_search_uses_the_refinement_it_is_given():
     class Recording(SwapRefinement):
         starts = ()
 
-        def refine(self, game, keep, **parameters):
+        def _improve(self, game, keep, *rest):
             self.starts = (*self.starts, np.array(keep))
-            return super().refine(game, keep, **parameters)
+            return super()._improve(game, keep, *rest)
 
     local = Recording(max_rounds=1)
     groups = np.arange(10) // 5
