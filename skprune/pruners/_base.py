@@ -110,9 +110,8 @@ class BasePruner(BaseEstimator):
         activations : ndarray of shape (n_samples, n_units)
             What the output layer reads, in the precision of the net.
         """
-        check_is_fitted(self)
-        net, read = self.estimator_, []
-        layer = net.module_.get_submodule(self._output_layer)
+        layer, read = self._last_linear(), []
+        net = self.estimator_
         handle = layer.register_forward_pre_hook(lambda _, args: read.append(args[0]))
         try:
             for _ in net.forward_iter(self._checked(X), training=False):
@@ -134,9 +133,7 @@ class BasePruner(BaseEstimator):
         names : ndarray of str
             Names of the units that the output layer reads.
         """
-        check_is_fitted(self)
-        name = self._output_layer
-        width = self.module_.get_submodule(name).in_features
+        width, name = self._last_linear().in_features, self._output_layer
         owners = self.players_.consumers.get(name, np.full(width, -1))
         return np.array(
             [
@@ -145,6 +142,16 @@ class BasePruner(BaseEstimator):
             ],
             dtype=object,
         )
+
+    def _last_linear(self):
+        """The layer that reads what `transform` gives."""
+        check_is_fitted(self)
+        if self._output_layer is None:
+            raise ValueError(
+                f"transform gives what the last Linear layer reads, and "
+                f"{type(self.module_).__name__} has none; use predict."
+            )
+        return self.module_.get_submodule(self._output_layer)
 
     @property
     def module_(self):
@@ -197,11 +204,8 @@ class BasePruner(BaseEstimator):
         if len(y) != _n_rows(X):
             raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        if frozen and X_val is None:
-            X_val, y_val = X, y
-        return split_data(
-            X, y, X_val, y_val, self.validation_fraction, classifier, seed
-        )
+        fraction = self.validation_fraction
+        return split_data(X, y, X_val, y_val, fraction, classifier, seed, frozen)
 
     def _trained_net(self, data):
         """The frozen net, or a clone trained on the training samples."""
@@ -284,7 +288,8 @@ def output_layer(module, example):
 
     Returns
     -------
-    name : str
+    name : str or None
+        None where the module calls no Linear layer.
     """
     called = []
     handles = [
@@ -298,4 +303,4 @@ def output_layer(module, example):
     finally:
         for handle in handles:
             handle.remove()
-    return called[-1]
+    return called[-1] if called else None

@@ -28,12 +28,17 @@ class FitData:
         Training samples; `y` holds class indices or values of shape (n, n_outputs).
     X_val, y_val : array-like
         Validation samples, or the training samples where there can be none.
+    X_game, y_game : array-like
+        Samples on which a net plays: the validation samples, or all samples of a net
+        that was trained on others.
     """
 
     X: Any
     y: np.ndarray
     X_val: Any
     y_val: np.ndarray
+    X_game: Any
+    y_game: np.ndarray
 
 
 def check_targets(y, is_classifier):
@@ -75,7 +80,7 @@ def encode(y, classes, name):
     return index.astype(np.int64)
 
 
-def split_data(X, y, X_val, y_val, fraction, is_classifier, seed):
+def split_data(X, y, X_val, y_val, fraction, is_classifier, seed, frozen):
     """Training and validation samples.
 
     Parameters
@@ -90,6 +95,8 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed):
         Whether the hold-out is stratified, with a sample of each class at least.
     seed : int
         Draws the hold-out.
+    frozen : bool
+        Whether the net was trained on other samples.
 
     Returns
     -------
@@ -97,7 +104,7 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed):
     """
     if X_val is not None:
         _check_validation(y, y_val, is_classifier)
-        return FitData(X, y, X_val, y_val)
+        return FitData(X, y, X_val, y_val, X_val, y_val)
     if isinstance(fraction, bool) or not isinstance(fraction, Real):
         raise TypeError(f"validation_fraction must be a float; got {fraction!r}.")
     if not 0 < fraction < 1:
@@ -116,7 +123,7 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed):
             SkpruneWarning,
             stacklevel=4,
         )
-        return FitData(X, y, X, y)
+        return FitData(X, y, X, y, X, y)
     train, held = train_test_split(
         np.arange(n),
         test_size=n_val,
@@ -126,7 +133,9 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed):
     held = _with_every_class(y, train, held) if is_classifier else held
     train = np.setdiff1d(train, held)
     held = np.sort(held)
-    return FitData(take_rows(X, train), y[train], take_rows(X, held), y[held])
+    X_val, y_val = take_rows(X, held), y[held]
+    X_game, y_game = (X, y) if frozen else (X_val, y_val)
+    return FitData(take_rows(X, train), y[train], X_val, y_val, X_game, y_game)
 
 
 def _with_every_class(y, train, held):

@@ -134,6 +134,8 @@ class GTAPPruner(BasePruner):
         What MCUE found, where it was needed.
     repair_ : str
         The repair that was kept.
+    retrained_ : bool
+        Whether the retraining was kept.
     seconds_ : dict of str to float
         Wall-clock seconds of each step of `fit`, all sizes together.
     validation_payoff_ : float
@@ -243,8 +245,9 @@ class GTAPPruner(BasePruner):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or values.
         X_val, y_val : array-like, default=None
-            Validation samples; by default `validation_fraction` of X is held out. With
-            a frozen net and no validation set X serves for both.
+            Validation samples; by default `validation_fraction` of X is held out. A
+            frozen net then plays on all of X, and its repairs are judged on the part
+            held out.
 
         Returns
         -------
@@ -366,7 +369,7 @@ class GTAPPruner(BasePruner):
         n = stage.players.n_players
         if _is_reconstruction(self.payoff):
             return "auto"
-        n_blocks = -(-len(stage.valid) // 16)
+        n_blocks = -(-len(stage.data.y_game) // 16)
         return int(np.clip(_BLOCK_SAMPLES // n_blocks, _FEWEST, _MOST)) * n + 2
 
     def _score_index(self, scorer):
@@ -384,8 +387,8 @@ class GTAPPruner(BasePruner):
         """MCUE on the validation samples, once."""
         if self.critical_size_ is None:
             data = stage.data
-            rows = np.linspace(0, len(data.y_val) - 1, _CRITICAL_SAMPLES).astype(int)
-            X, y = take_rows(data.X_val, np.unique(rows)), data.y_val[np.unique(rows)]
+            rows = np.linspace(0, len(data.y_game) - 1, _CRITICAL_SAMPLES).astype(int)
+            X, y = take_rows(data.X_game, np.unique(rows)), data.y_game[np.unique(rows)]
             game = stage.evaluator(stage.task.default_payoff, X, y)
             seed = check_random_state(self.random_state).randint(2**31 - 1)
             self.critical_size_ = critical_size(game, random_state=seed)
@@ -430,6 +433,7 @@ class GTAPPruner(BasePruner):
         result = self._results[size]
         self.estimator_, self.players_ = result.net, result.players
         self.support_, self.repair_ = result.keep, result.repair
+        self.retrained_ = result.retrained
         self.validation_payoff_ = result.payoff
         self.size_report_ = {"before": self._before, "after": result.size}
         self._output_layer = self._output_layer_of[size]

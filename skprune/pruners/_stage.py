@@ -117,9 +117,9 @@ class Stage:
         return weight_norm_scores(self.net.module_, self.players)
 
     def evaluator(self, payoff, X=None, y=None, n_jobs=None):
-        """The net as a game on the validation samples, or on others."""
+        """The net as a game on its game samples, or on others."""
         if X is None:
-            X, y = self.data.X_val, self.data.y_val
+            X, y = self.data.X_game, self.data.y_game
         return CoalitionEvaluator(
             self.net, X, y, players=self.players, payoff=payoff, n_jobs=n_jobs
         )

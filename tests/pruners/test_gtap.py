@@ -253,7 +253,9 @@ def test_retraining_is_kept_only_where_it_helps(digits, digits_net):
             (_with_rate(digits_net, 1e3), {"retrain_epochs": 1}),
         ]
     )
-    assert trained.validation_payoff_ > plain.validation_payoff_
+    assert trained.retrained_
+    assert trained.validation_payoff_ >= plain.validation_payoff_
+    assert not ruined.retrained_
     assert ruined.validation_payoff_ == plain.validation_payoff_
 
 
