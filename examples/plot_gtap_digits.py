@@ -24,6 +24,7 @@ from skprune import GTAPPruner
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.4, random_state=0)
 
+torch.set_num_threads(1)  # more cost more than they bring on so small a network
 torch.manual_seed(0)
 net = NeuralNetClassifier(
     torch.nn.Sequential(

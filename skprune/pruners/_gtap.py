@@ -24,7 +24,7 @@ from skprune.evaluation import REPAIRS, LayerGames, critical_size, take_rows
 from skprune.networks import size_of
 from skprune.pruners._base import BasePruner, output_layer
 from skprune.pruners._layers import LayerSearch, layer_scores
-from skprune.pruners._stage import Stage
+from skprune.pruners._stage import Stage, one_thread
 from skprune.scorers import (
     BanzhafScorer,
     BiasedBanzhafScorer,
@@ -257,17 +257,8 @@ class GTAPPruner(BasePruner):
         data = self._prepare(X, y, X_val, y_val)
         with self._step("train"):
             net = self._trained_net(data)
-        with self._step("stage"):
-            stage = Stage(net, data, self.players, self._judged_by())
-        target, sizes = self._sizes(stage)
-        masks, scores = self._search(stage, target, sizes)
-        with self._step("remove and repair"):
-            self._results = {
-                int(mask.sum()): stage.finish(mask, self.repair, self.retrain_epochs)
-                for mask in masks
-            }
-        self._say("kept {} of {} players", target, stage.players.n_players)
-        self._record(stage, scores)
+        with one_thread():
+            target = self._prune(net, data)
         return self._adopt(target)
 
     def at_size(self, size):
@@ -295,6 +286,21 @@ class GTAPPruner(BasePruner):
                 f"{sorted(self._results)}, or add it to path_sizes and fit again."
             )
         return copy.copy(self)._adopt(size)
+
+    def _prune(self, net, data):
+        """Search, refine, remove, repair and retrain; returns the target size."""
+        with self._step("stage"):
+            stage = Stage(net, data, self.players, self._judged_by())
+        target, sizes = self._sizes(stage)
+        masks, scores = self._search(stage, target, sizes)
+        with self._step("remove and repair"):
+            self._results = {
+                int(mask.sum()): stage.finish(mask, self.repair, self.retrain_epochs)
+                for mask in masks
+            }
+        self._say("kept {} of {} players", target, stage.players.n_players)
+        self._record(stage, scores)
+        return target
 
     def _search(self, stage, target, sizes):
         """A mask of survivors for each size, and scores of all players."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from skprune.evaluation import (
     REPAIRS,
@@ -35,11 +37,27 @@ from skprune.networks import (
     tensors_in,
 )
 
-__all__ = ["PrunedNet", "Stage"]
+__all__ = ["PrunedNet", "Stage", "one_thread"]
 
 # Bytes of features that are held for moments, repairs and payoffs; from more samples
 # than fit, these are drawn at random.
 _FEATURE_BYTES, _FEWEST_SAMPLES = 2**30, 1024
+
+
+@contextmanager
+def one_thread():
+    """One thread for torch and BLAS: the matrices of a search are small.
+
+    Threads that wait for each other on them cost up to a hundred times the work, and
+    sums in another order would make results depend on the machine.
+    """
+    n_threads = torch.get_num_threads()
+    with threadpool_limits(limits=1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
 
 
 @dataclass(frozen=True, eq=False)
