@@ -228,20 +228,20 @@ def run(name, seed, data, epochs, table, times):
 
 def show(name, table, times):
     """Print means and ranges over seeds."""
-    print(f"\n{name}: test accuracy, mean (lowest to highest) over seeds")
-    header = "".join(f"{fraction:>20}" for fraction in FRACTIONS)
-    print(f"{'':44}{header}{'s a size':>10}  paper at the critical size")
+    print(f"\n{name}: test accuracy in percent, mean (lowest-highest) over seeds")
+    header = "".join(f"{fraction:>18}" for fraction in FRACTIONS)
+    print(f"{'':40}{header}{'s a size':>10}  paper at the critical size")
     for method, rows in table.items():
-        values = np.array(rows)
+        values = 100 * np.array(rows)
         cells = "".join(
-            f"   {mean:.3f} ({low:.3f}-{high:.3f})"[:20].rjust(20)
+            f"{f'{mean:.1f} ({low:.1f}-{high:.1f})':>18}"
             for mean, low, high in zip(
                 values.mean(0), values.min(0), values.max(0), strict=True
             )
         )
         seconds = f"{np.median(times[method]):10.1f}" if method in times else " " * 10
         paper = PAPER_AT_CRITICAL_SIZE.get(method) if name == "LeNet5" else None
-        print(f"{method:44}{cells}{seconds}  {'' if paper is None else paper}")
+        print(f"{method:40}{cells}{seconds}  {'' if paper is None else 100 * paper}")
 
 
 def draw(tables, path):
