@@ -98,7 +98,8 @@ def _on_device(batch, device, dtype):
     if hasattr(batch, "iloc"):
         # A frame may give a read-only view, which torch warns about.
         batch = np.array(batch.to_numpy())
-    tensors = to_tensor(batch, device)
+    # A module may work in place on what it reads, which must not be the user's.
+    tensors = map_tensors(torch.clone, to_tensor(batch, device))
 
     def cast(tensor):
         return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from skprune.networks import (
 
 __all__ = ["SplitModule", "split_module"]
 
+_TRACING = threading.Lock()
 _SOFTMAX_FUNCTIONS = {
     functional.softmax,
     functional.log_softmax,
@@ -153,6 +155,22 @@ def split_module(module, players, example_input, strip_softmax=True):
 class _Tracer(fx.Tracer):
     """Keeps our own layers whole, so that their names stay those of the module."""
 
+    def trace(self, root, *args, **kwargs):
+        # fx patches nn.Module for all threads while it traces.
+        self._owner = threading.get_ident()
+        with _TRACING:
+            return super().trace(root, *args, **kwargs)
+
+    def call_module(self, m, forward, args, kwargs):
+        if threading.get_ident() != self._owner:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        if threading.get_ident() != self._owner:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def is_leaf_module(self, module, qualified_name):
         return isinstance(module, ColumnSelection) or super().is_leaf_module(
             module, qualified_name
@@ -266,6 +284,8 @@ def _players_of_rest(players, layers):
         producers=inside(players.producers),
         normalizations=norms,
         selections=selections,
+        # A selection that went to the front is not there to be narrowed.
+        selected=frozenset(n for n in players.selected if n[:-1] + "0" in layers),
     )
 
 

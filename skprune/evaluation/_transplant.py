@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import suppress
 
 import torch
 from sklearn.base import clone
 from skorch.callbacks import LRScheduler
 
 from skprune.evaluation._data import net_targets
+from skprune.exceptions import UnsupportedNetworkError
 
 __all__ = ["retrain", "transplant"]
 
@@ -106,8 +108,17 @@ def retrain(net, X, y, epochs):
         )
         net.callbacks_ = [*old, ("skprune_rate", schedule.initialize())]
     try:
+        module = net.module_
         net.notify("on_train_begin", X=X, y=y)
-        net.fit_loop(X, y, epochs=epochs)
+        if net.module_ is not module:
+            raise UnsupportedNetworkError(
+                "a callback of the net builds its module anew when training begins, at "
+                "the sizes before pruning; set retrain_epochs=0, or give the net fixed "
+                "sizes and no such callback."
+            )
+        # How skorch's callbacks, such as EarlyStopping, end a training.
+        with suppress(KeyboardInterrupt):
+            net.fit_loop(X, y, epochs=epochs)
         net.notify("on_train_end", X=X, y=y)
     finally:
         net.callbacks_ = old

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from skprune.exceptions import UnsupportedNetworkError
-from skprune.networks._inputs import call, tensors_in
+from skprune.networks._inputs import call, map_tensors, tensors_in
 from skprune.networks._masking import masked
 from skprune.networks._surgery import copy_of, remove_in_place
 
@@ -62,10 +62,12 @@ def _keystone_holds(scratch, players, drop, example_input):
     """Whether masked and removed outputs agree to rounding."""
     with torch.no_grad():
         with masked(scratch, players, ~drop):
-            expected = tensors_in(call(scratch, example_input))
+            expected = tensors_in(
+                call(scratch, map_tensors(torch.clone, example_input))
+            )
         try:
             pruned = remove_in_place(scratch, players, drop)
-            outputs = tensors_in(call(pruned, example_input))
+            outputs = _outputs(pruned, example_input)
         except (RuntimeError, ValueError, IndexError):
             # A hard-coded size: the answer to the question, not a failure to hide.
             return False
@@ -81,3 +83,8 @@ def _close(output, expected):
     scale = finite.abs().max().item() if finite.numel() else 1.0
     tolerance = torch.finfo(output.dtype).eps ** 0.5 * max(scale, 1e-12)
     return torch.allclose(output, expected, rtol=0, atol=tolerance, equal_nan=True)
+
+
+def _outputs(module, example_input):
+    """All output tensors of a module, for a copy of the input."""
+    return tensors_in(call(module, map_tensors(torch.clone, example_input)))

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.base import (
+    BaseEstimator,
+    TransformerMixin,
+    clone,
+    is_classifier,
+    is_regressor,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch import NeuralNet
+from skorch import NeuralNet, NeuralNetBinaryClassifier
 
-from skprune.evaluation import check_net, net_targets
-from skprune.networks import call, evaluating
+from skprune.evaluation import (
+    check_net,
+    first_rows,
+    net_targets,
+    take_rows,
+    task_of,
+)
+from skprune.networks import call, evaluating, tensors_in
 from skprune.pruners._data import check_pair, check_targets, encode, split_data
 
 __all__ = ["BasePruner"]
@@ -37,7 +53,7 @@ def _net_of(estimator):
     return estimator.estimator if frozen else estimator
 
 
-class BasePruner(BaseEstimator):
+class BasePruner(TransformerMixin, BaseEstimator):
     """Base class of the pruners: data in, predictions out.
 
     A pruner sets ``estimator_``, ``players_`` and what else it learned in ``fit``; all
@@ -112,7 +128,14 @@ class BasePruner(BaseEstimator):
         """
         layer, read = self._last_linear(), []
         net = self.estimator_
-        handle = layer.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+        owner = threading.get_ident()
+
+        def keep(_, args):
+            # Another thread may run the same module meanwhile.
+            if threading.get_ident() == owner:
+                read.append(args[0])
+
+        handle = layer.register_forward_pre_hook(keep)
         try:
             for _ in net.forward_iter(self._checked(X), training=False):
                 pass
@@ -174,6 +197,7 @@ class BasePruner(BaseEstimator):
             tags.regressor_tags = own.regressor_tags
         tags.input_tags.sparse = True
         tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = []
         tags.non_deterministic = self.random_state is None
         return tags
 
@@ -182,17 +206,22 @@ class BasePruner(BaseEstimator):
         net, frozen = self._checked_net()
         classifier = is_classifier(net)
         check_pair(X_val, y_val)
-        self._keeps_integers = _reads_integers(net)
+        self._precision, self._keeps_integers = _input_types(net)
         X, y = self._checked(X, reset=True), check_targets(y, classifier)
         self._y_is_1d = y.ndim == 1
         if X_val is not None:
             X_val, y_val = self._checked(X_val), check_targets(y_val, classifier)
         if classifier:
-            known = net.classes_ if frozen else np.unique(y)
+            known = _classes_of(net, X) if frozen else np.unique(y)
             if len(known) < 2:
                 raise ValueError(
                     f"y holds one class only, {known.tolist()}; a classifier needs "
                     "samples of two classes at least."
+                )
+            if isinstance(net, NeuralNetBinaryClassifier) and len(known) > 2:
+                raise ValueError(
+                    f"y holds {len(known)} classes and estimator is a "
+                    "NeuralNetBinaryClassifier; use a NeuralNetClassifier."
                 )
             self.classes_ = np.asarray(known)
             y = encode(y, self.classes_, "y")
@@ -211,13 +240,56 @@ class BasePruner(BaseEstimator):
         """The frozen net, or a clone trained on the training samples."""
         net, frozen = self._checked_net()
         if frozen:
-            return net
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+            return _with_own_module(net)
         net = clone(net)
-        with torch.random.fork_rng(enabled=self.random_state is not None):
-            if self.random_state is not None:
-                torch.manual_seed(seed)
+        with self._seeded():
             net.fit(data.X, net_targets(net, data.y))
+        return net
+
+    @contextmanager
+    def _seeded(self):
+        """Torch draws by `random_state`, and as before afterwards."""
+        if self.random_state is None:
+            yield
+            return
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+
+    def _rehearse(self, data):
+        """Run an untrained copy of the net once, so that errors come before training.
+
+        Returns
+        -------
+        net : skorch.NeuralNet or None
+            The copy, or the frozen net itself; None where the module takes its shape
+            in training, and can be checked only afterwards.
+        """
+        net, frozen = self._checked_net()
+        try:
+            with torch.random.fork_rng():
+                net = net if frozen else clone(net).initialize()
+            example = first_rows(net, data.X)
+            with evaluating(net.module_), torch.no_grad():
+                outputs = tensors_in(call(net.module_, example))[0]
+        except Exception:
+            # Any error of the user's module is his to see, in training.
+            return None
+        if is_classifier(net):
+            width = 2 if task_of(net).kind == "binary" else outputs.shape[-1]
+            if width != len(self.classes_):
+                raise ValueError(
+                    f"the net has outputs for {width} classes where y holds "
+                    f"{len(self.classes_)}; give the module one output for each class "
+                    "(or one logit for two, in a NeuralNetBinaryClassifier)."
+                )
+        elif outputs.shape[1:] != data.y.shape[1:]:
+            raise ValueError(
+                f"the module's outputs have shape {tuple(outputs.shape)} for "
+                f"{len(outputs)} samples; for this y they must have shape "
+                f"{(len(outputs), *data.y.shape[1:])}."
+            )
         return net
 
     def _checked_net(self):
@@ -235,6 +307,12 @@ class BasePruner(BaseEstimator):
                 "classifier nor a regressor; use skorch.NeuralNetClassifier, "
                 "NeuralNetBinaryClassifier or NeuralNetRegressor."
             )
+        if getattr(net, "threshold", 0.5) != 0.5:
+            raise ValueError(
+                f"estimator has threshold={net.threshold!r}; payoffs are played at "
+                "0.5, so set that and choose a threshold afterwards, such as by "
+                "sklearn.model_selection.TunedThresholdClassifierCV."
+            )
         frozen = isinstance(self.estimator, FrozenEstimator)
         if frozen:
             check_net(net)
@@ -242,15 +320,22 @@ class BasePruner(BaseEstimator):
 
     def _checked(self, X, reset=False):
         """X as the net reads it: float32, or integers for an embedding."""
-        if isinstance(X, (dict, torch.Tensor, torch.utils.data.Dataset)):
+        passed = (dict, torch.Tensor, torch.utils.data.Dataset)
+        if isinstance(X, passed) and not sparse.issparse(X):
             return X
         X = validate_data(
             self, X, reset=reset, accept_sparse="csr", allow_nd=True, dtype="numeric"
         )
         if sparse.issparse(X):
-            return sparse.csr_matrix(X.astype(np.float32, copy=False))
+            return sparse.csr_matrix(X.astype(self._precision, copy=False))
         is_index = self._keeps_integers and not np.issubdtype(X.dtype, np.floating)
-        X = X.astype(np.int64 if is_index else np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            X = X.astype(np.int64 if is_index else self._precision, copy=False)
+        if not np.isfinite(X).all():
+            raise ValueError(
+                f"X holds values beyond the range of {X.dtype}, such as infinity; "
+                "scale X, by sklearn.preprocessing.StandardScaler for instance."
+            )
         # torch warns of arrays that it could write to and must not, as pandas gives.
         return X if X.flags.writeable else X.copy()
 
@@ -260,13 +345,37 @@ class BasePruner(BaseEstimator):
         return getattr(self.estimator_, method)(self._checked(X))
 
 
-def _reads_integers(net):
-    """Whether a net's module looks its inputs up in a table."""
+def _with_own_module(net):
+    """A net with a copy of the module: hooks and modes are set while it plays.
+
+    `copy.copy` would pickle the module on the way, which not every class allows.
+    """
+    twin = object.__new__(type(net))
+    twin.__dict__.update(net.__dict__, module_=copy.deepcopy(net.module_))
+    return twin
+
+
+def _classes_of(net, X):
+    """Labels of a trained net; skorch's are indices where none were given."""
+    if getattr(net, "classes", None) is not None:
+        return np.asarray(net.classes)
+    return np.arange(net.predict_proba(take_rows(X, slice(0, 2))).shape[1])
+
+
+def _input_types(net):
+    """Precision of a net's module, and whether it looks its inputs up in a table."""
     module = net.module_ if net.initialized_ else net.module
     if isinstance(module, type):
-        module = clone(net).initialize().module_
+        try:
+            with torch.random.fork_rng():
+                module = clone(net).initialize().module_
+        except Exception:
+            # The module takes its shape in training: no table that we could see.
+            return np.float32, False
     tables = (torch.nn.Embedding, torch.nn.EmbeddingBag)
-    return any(isinstance(layer, tables) for layer in module.modules())
+    double = any(p.dtype == torch.float64 for p in module.parameters())
+    is_table = any(isinstance(layer, tables) for layer in module.modules())
+    return np.float64 if double else np.float32, is_table
 
 
 def _n_rows(X):

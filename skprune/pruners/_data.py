@@ -113,9 +113,10 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed, frozen):
             "on data of your own pass X_val and y_val."
         )
     n = len(y)
-    n_classes = len(np.unique(y)) if is_classifier else 1
+    counts = np.unique(y, return_counts=True)[1] if is_classifier else np.array([n])
+    n_classes = len(counts)
     n_val = max(n_classes, round(fraction * n))
-    if n < 2 or n - n_val < n_classes or (is_classifier and np.bincount(y).min() < 2):
+    if n - n_val < n_classes or counts.min() < 2:
         warnings.warn(
             f"no hold-out is possible: {n} samples of {n_classes} classes, the rarest "
             "with one; payoffs are measured on the training samples. Pass X_val and "

@@ -16,47 +16,44 @@ from sklearn.utils._param_validation import (
     Interval,
     RealNotInt,
     StrOptions,
-    validate_parameter_constraints,
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skprune.evaluation import REPAIRS, LayerGames, critical_size, take_rows
-from skprune.networks import size_of
+from skprune.evaluation import (
+    REPAIRS,
+    LayerGames,
+    critical_size,
+    first_rows,
+    resolve_payoff,
+    take_rows,
+    task_of,
+)
+from skprune.networks import evaluating, find_players, size_of
 from skprune.pruners._base import BasePruner, output_layer
+from skprune.pruners._choices import (
+    POWER_INDICES,
+    SEARCHES,
+    SIZE,
+    as_count,
+    as_refinement,
+    as_search,
+    named_scorer,
+    step_budget,
+)
 from skprune.pruners._layers import LayerSearch, layer_scores
 from skprune.pruners._stage import Stage, one_thread
-from skprune.scorers import (
-    BanzhafScorer,
-    BiasedBanzhafScorer,
-    PowerIndexScorer,
-    ShapleyScorer,
-)
+from skprune.scorers import PowerIndexScorer
 from skprune.strategies import (
     CompressionPath,
     IteratedBuilding,
-    IteratedPruning,
     Refinement,
     Search,
-    SwapRefinement,
-    TopN,
 )
 
 __all__ = ["GTAPPruner"]
 
-_SEARCHES = {
-    "top_n": TopN,
-    "iterated_pruning": IteratedPruning,
-    "iterated_building": IteratedBuilding,
-}
-_POWER_INDICES = {"shapley", "banzhaf", "biased_banzhaf"}
-_SIZE = [
-    Interval(Integral, 1, None, closed="left"),
-    Interval(RealNotInt, 0, 1, closed="right"),
-]
 # MCUE averages over instances, and this many are enough for its maximum.
 _CRITICAL_SAMPLES = 1000
-# Orders or coalitions of a block of samples that score the players of one step.
-_BLOCK_SAMPLES, _FEWEST, _MOST = 2048, 4, 64
 
 
 class GTAPPruner(BasePruner):
@@ -183,10 +180,10 @@ class GTAPPruner(BasePruner):
 
     _parameter_constraints: ClassVar[dict] = {
         "estimator": [HasMethods(["fit", "predict"])],
-        "n_players_to_keep": [*_SIZE, StrOptions({"auto"})],
+        "n_players_to_keep": [*SIZE, StrOptions({"auto"})],
         "path_sizes": ["array-like", None],
-        "search": [StrOptions(set(_SEARCHES)), Search],
-        "power_index": [StrOptions(_POWER_INDICES), PowerIndexScorer, None],
+        "search": [StrOptions(set(SEARCHES)), Search],
+        "power_index": [StrOptions(set(POWER_INDICES)), PowerIndexScorer, None],
         "payoff": [str, callable],
         "players": [str, list, tuple],
         "min_per_layer": [Interval(Integral, 1, None, closed="left")],
@@ -255,6 +252,7 @@ class GTAPPruner(BasePruner):
         """
         self.seconds_, self.critical_size_ = {}, None
         data = self._prepare(X, y, X_val, y_val)
+        self._check_before_training(data)
         with self._step("train"):
             net = self._trained_net(data)
         with one_thread():
@@ -287,13 +285,27 @@ class GTAPPruner(BasePruner):
             )
         return copy.copy(self)._adopt(size)
 
+    def _check_before_training(self, data):
+        """Refuse players, sizes and payoffs that the net cannot have."""
+        net = self._rehearse(data)
+        if net is None:
+            return
+        with evaluating(net.module_):
+            example = first_rows(net, data.X)
+            players = find_players(net.module_, example, self.players)
+        for name in ("n_players_to_keep", "path_sizes"):
+            self._counts(name, players)
+        task = task_of(net)
+        targets = task.targets(data.y_val, net.device)
+        resolve_payoff(self._judged_by(), task, targets)
+
     def _prune(self, net, data):
         """Search, refine, remove, repair and retrain; returns the target size."""
         with self._step("stage"):
             stage = Stage(net, data, self.players, self._judged_by())
         target, sizes = self._sizes(stage)
         masks, scores = self._search(stage, target, sizes)
-        with self._step("remove and repair"):
+        with self._step("remove and repair"), self._seeded():
             self._results = {
                 int(mask.sum()): stage.finish(mask, self.repair, self.retrain_epochs)
                 for mask in masks
@@ -304,7 +316,7 @@ class GTAPPruner(BasePruner):
 
     def _search(self, stage, target, sizes):
         """A mask of survivors for each size, and scores of all players."""
-        search = self._search_object()
+        search = as_search(self.search)
         scorer = self._scorer(stage, search)
         if _is_reconstruction(self.payoff):
             return self._search_layers(stage, target, sizes, search, scorer)
@@ -317,7 +329,7 @@ class GTAPPruner(BasePruner):
             path = search.search(game, scorer, sizes, ties=stage.weight_norms, **floors)
         with self._step("score"):
             scores = self._score_index(scorer).estimate(game)
-        refinement = self._refinement()
+        refinement = as_refinement(self.refine)
         if refinement is None:
             return list(path.masks), scores
         if self.payoff == "accuracy":
@@ -333,7 +345,7 @@ class GTAPPruner(BasePruner):
             layers = LayerSearch(stage, games, search, scorer, self.min_per_layer)
             # Swaps in the reconstruction game did not pay (see the guide): only those
             # that are asked for by an object are made.
-            refinement = None if self.refine is True else self._refinement()
+            refinement = None if self.refine is True else as_refinement(self.refine)
             masks = [layers.best(size, refinement) for size in sizes]
         with self._step("score"):
             chosen = masks[sizes.index(target)]
@@ -347,11 +359,6 @@ class GTAPPruner(BasePruner):
         self.seconds_[name] = time.perf_counter() - start
         self._say("{}: {:.1f} s", name, self.seconds_[name])
 
-    def _search_object(self):
-        """The search as an object of its own."""
-        named = isinstance(self.search, str)
-        return _SEARCHES[self.search]() if named else clone(self.search)
-
     def _scorer(self, stage, search):
         """The scorer that the search asks, or None where it needs none."""
         index = self.power_index
@@ -359,35 +366,22 @@ class GTAPPruner(BasePruner):
             index = None if _is_reconstruction(self.payoff) else "biased_banzhaf"
         elif index is None:
             index = "shapley"
-        if isinstance(index, PowerIndexScorer):
-            return clone(index)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        if index is None:
-            return None
-        budget = {"n_evaluations": self._budget(stage), "random_state": seed}
-        if index == "biased_banzhaf":
-            d = self._critical(stage).surviving_fraction
-            return BiasedBanzhafScorer(d, **budget)
-        return {"shapley": ShapleyScorer, "banzhaf": BanzhafScorer}[index](**budget)
-
-    def _budget(self, stage):
-        """Payoffs that score the players once: fewer where more blocks play."""
-        n = stage.players.n_players
-        if _is_reconstruction(self.payoff):
-            return "auto"
-        n_blocks = -(-len(stage.data.y_game) // 16)
-        return int(np.clip(_BLOCK_SAMPLES // n_blocks, _FEWEST, _MOST)) * n + 2
+        if not isinstance(index, str):
+            return index if index is None else clone(index)
+        budget = "auto"
+        if not _is_reconstruction(self.payoff):
+            budget = step_budget(stage.players.n_players, len(stage.data.y_game))
+        # Coalitions of the size at which the net turns uncertain.
+        bias = index == "biased_banzhaf" and self._critical(stage).surviving_fraction
+        return named_scorer(index, bias, budget, self._seed())
 
     def _score_index(self, scorer):
         """The index behind `scores_`: the one of the search, else Shapley."""
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return scorer if scorer is not None else ShapleyScorer(random_state=seed)
+        return scorer or named_scorer("shapley", None, "auto", self._seed())
 
-    def _refinement(self):
-        """The refinement as an object, or None."""
-        if self.refine is True:
-            return SwapRefinement()
-        return None if self.refine is False else clone(self.refine)
+    def _seed(self):
+        """A seed drawn by `random_state`."""
+        return check_random_state(self.random_state).randint(2**31 - 1)
 
     def _critical(self, stage):
         """MCUE on the validation samples, once."""
@@ -396,22 +390,32 @@ class GTAPPruner(BasePruner):
             rows = np.linspace(0, len(data.y_game) - 1, _CRITICAL_SAMPLES).astype(int)
             X, y = take_rows(data.X_game, np.unique(rows)), data.y_game[np.unique(rows)]
             game = stage.evaluator(stage.task.default_payoff, X, y)
-            seed = check_random_state(self.random_state).randint(2**31 - 1)
-            self.critical_size_ = critical_size(game, random_state=seed)
+            self.critical_size_ = critical_size(game, random_state=self._seed())
             self._say("critical size {:.3f}", self.critical_size_.fraction)
         return self.critical_size_
 
     def _sizes(self, stage):
         """The target, and all sizes in ascending order."""
-        n = stage.players.n_players
-        floors = np.minimum(np.bincount(stage.players.group_of), self.min_per_layer)
-        wanted = self.n_players_to_keep
-        if isinstance(wanted, str):
-            wanted = max(int(floors.sum()), round(self._critical(stage).fraction * n))
-        target = _as_count("n_players_to_keep", wanted, n, int(floors.sum()))
-        further = [] if self.path_sizes is None else list(self.path_sizes)
-        others = [_as_count("path_sizes", s, n, int(floors.sum())) for s in further]
-        return target, sorted({target, *others})
+        wanted = self._counts("n_players_to_keep", stage.players)
+        if not wanted:
+            floor = int(self._floors(stage.players).sum())
+            n = stage.players.n_players
+            wanted = [max(floor, round(self._critical(stage).fraction * n))]
+        further = self._counts("path_sizes", stage.players)
+        return wanted[0], sorted({*wanted, *further})
+
+    def _counts(self, name, players):
+        """Numbers of players that a parameter asks for; none for "auto" or None."""
+        value = getattr(self, name)
+        if value is None or isinstance(value, str):
+            return []
+        floor = int(self._floors(players).sum())
+        values = [value] if np.ndim(value) == 0 else list(value)
+        return [as_count(name, v, players.n_players, floor) for v in values]
+
+    def _floors(self, players):
+        """Players that stay in each layer."""
+        return np.minimum(np.bincount(players.group_of), self.min_per_layer)
 
     def _judged_by(self):
         """The payoff by which the pruned net is judged."""
@@ -454,18 +458,3 @@ class GTAPPruner(BasePruner):
 def _is_reconstruction(payoff):
     """Whether the layers play reconstruction games."""
     return isinstance(payoff, str) and payoff == "reconstruction"
-
-
-def _as_count(name, value, n_players, floor):
-    """A number of players from a count or a fraction."""
-    validate_parameter_constraints({name: _SIZE}, {name: value}, "GTAPPruner")
-    count = int(value) if isinstance(value, Integral) else round(value * n_players)
-    if not isinstance(value, Integral):
-        count = max(count, floor)
-    if not floor <= count <= n_players:
-        raise ValueError(
-            f"{name}={value!r} asks for {count} of {n_players} players, and at least "
-            f"{floor} must stay (min_per_layer in each layer); choose a number from "
-            f"{floor} to {n_players}."
-        )
-    return count

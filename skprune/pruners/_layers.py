@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.base import clone
 
 from skprune.evaluation import Repairer
 from skprune.scorers import PlayerScores
@@ -109,12 +110,12 @@ def layer_scores(games, keep, scorer):
     """
     parts = []
     for group in range(len(games.players.groups)):
-        game = games.game(group, keep)
+        game, own = games.game(group, keep), scorer
         if scorer.n_evaluations == "auto":
             # A walk is one factorisation, so that hundreds take a second at most.
             n_walks = int(np.clip(4e9 / game.n_players**3, 16, 512))
-            scorer.set_params(n_evaluations=n_walks * game.n_players + 2)
-        parts.append(scorer.estimate(game))
+            own = clone(scorer).set_params(n_evaluations=n_walks * game.n_players + 2)
+        parts.append(own.estimate(game))
     return PlayerScores(
         values=np.concatenate([part.values for part in parts]),
         standard_errors=np.concatenate([part.standard_errors for part in parts]),

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from skprune.games import Game
+from skprune.games import Game, as_game
 from skprune.strategies._selection import check_groups, group_floors
 
 __all__ = ["IteratedLocalSearch", "Refinement", "SwapRefinement"]
@@ -49,6 +49,7 @@ class Refinement(BaseEstimator, ABC):
         payoff : float
             What it earns.
         """
+        game = as_game(game)
         group_of = check_groups(groups, game.n_players)
         keep = np.array(keep, dtype=bool)
         payoff = float(game(keep[None])[0])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
-from skprune.games import Game
+from skprune.games import Game, as_game
 from skprune.scorers import PowerIndexScorer
 from skprune.strategies._path import CompressionPath
 from skprune.strategies._selection import (
@@ -63,6 +63,7 @@ class Search(BaseEstimator, ABC):
         ValueError
             If a size is above the number of players or below the floors.
         """
+        game = as_game(game)
         group_of = check_groups(groups, game.n_players)
         wanted = _check_sizes(sizes, group_floors(group_of, min_per_group), game)
         masks = self._masks(game, scorer, wanted, group_of, min_per_group, ties)

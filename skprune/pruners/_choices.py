@@ -1,0 +1,91 @@
+"""From what a user names to the objects that do it: searches, indices, sizes."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils._param_validation import (
+    Interval,
+    RealNotInt,
+    validate_parameter_constraints,
+)
+
+from skprune.scorers import BanzhafScorer, BiasedBanzhafScorer, ShapleyScorer
+from skprune.strategies import (
+    IteratedBuilding,
+    IteratedPruning,
+    SwapRefinement,
+    TopN,
+)
+
+__all__ = [
+    "POWER_INDICES",
+    "SEARCHES",
+    "SIZE",
+    "as_count",
+    "as_refinement",
+    "as_search",
+    "named_scorer",
+    "step_budget",
+]
+
+SEARCHES = {
+    "top_n": TopN,
+    "iterated_pruning": IteratedPruning,
+    "iterated_building": IteratedBuilding,
+}
+POWER_INDICES = {
+    "shapley": ShapleyScorer,
+    "banzhaf": BanzhafScorer,
+    "biased_banzhaf": BiasedBanzhafScorer,
+}
+SIZE = [
+    Interval(Integral, 1, None, closed="left"),
+    Interval(RealNotInt, 0, 1, closed="right"),
+]
+# Orders or coalitions, counted over all blocks of samples, that score one step of a
+# search; and bounds on those that each block plays.
+_PER_STEP, _FEWEST, _MOST = 2048, 4, 64
+
+
+def as_search(search):
+    """A search of its own, from an object or its name."""
+    return SEARCHES[search]() if isinstance(search, str) else clone(search)
+
+
+def as_refinement(refine):
+    """A refinement of its own, or None for False."""
+    if isinstance(refine, (bool, np.bool_)):
+        return SwapRefinement() if refine else None
+    return clone(refine)
+
+
+def named_scorer(name, bias, n_evaluations, seed):
+    """A scorer by its name; `bias` is for the biased Banzhaf index alone."""
+    parameters = {"n_evaluations": n_evaluations, "random_state": seed}
+    if name == "biased_banzhaf":
+        parameters["inclusion_probability"] = bias
+    return POWER_INDICES[name](**parameters)
+
+
+def step_budget(n_players, n_samples):
+    """Payoffs that score the players once: fewer where more blocks play."""
+    n_blocks = -(-n_samples // 16)
+    return int(np.clip(_PER_STEP // n_blocks, _FEWEST, _MOST)) * n_players + 2
+
+
+def as_count(name, value, n_players, floor):
+    """A number of players from a count or a fraction."""
+    validate_parameter_constraints({name: SIZE}, {name: value}, "GTAPPruner")
+    count = int(value) if isinstance(value, Integral) else round(value * n_players)
+    if not isinstance(value, Integral):
+        count = max(count, floor)
+    if not floor <= count <= n_players:
+        raise ValueError(
+            f"{name}={value!r} asks for {count} of {n_players} players, and at least "
+            f"{floor} must stay (min_per_layer in each layer); choose a number from "
+            f"{floor} to {n_players}."
+        )
+    return count
