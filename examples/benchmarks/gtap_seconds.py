@@ -1,8 +1,8 @@
 """Where the seconds of a fit go: train, search, score, remove and repair.
 
 GTAPPruner's defaults on the digits network of the quickstart (256 neurons) and, where
-MNIST is to be had, on LeNet5 (604 players, 50,000 training images) at .225 of the
-players. One thread; medians over repetitions.
+MNIST is to be had, on LeNet5 (604 players, 50,000 training images). One thread; medians
+over repetitions.
 
     SKPRUNE_DATA=DIR python examples/benchmarks/gtap_seconds.py [--repeats 5]
 """
@@ -20,6 +20,8 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 
 from skprune import GTAPPruner
+
+FRACTIONS = [0.05, 0.1, 0.225, 0.4]
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "papers")]
@@ -62,21 +64,28 @@ def main(repeats):
     print(f"{platform.machine()}, torch {torch.__version__}, one thread, medians")
     for name, make in [("digits, 256 neurons", digits), ("LeNet5, MNIST", lenet5)]:
         net, fit, held, seconds, players = make()
-        rows = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            pruner = GTAPPruner(
-                FrozenEstimator(net),
-                n_players_to_keep=0.225,
-                players=players,
-                random_state=0,
-            ).fit(*fit, X_val=held[0], y_val=held[1])
-            rows.append(pruner.seconds_ | {"whole fit": time.perf_counter() - start})
-        print(f"\n{name}\n  {'train the network':24}{seconds:8.2f} s")
-        for step in rows[0]:
-            if step != "train":
-                median = np.median([row[step] for row in rows])
-                print(f"  {step:24}{median:8.2f} s")
+        print(f"\n{name}: trained in {seconds:.1f} s; seconds of a fit by share kept")
+        columns = [fits(net, fit, held, players, f, repeats) for f in FRACTIONS]
+        print(f"  {'':20}" + "".join(f"{fraction:>8}" for fraction in FRACTIONS))
+        for step in columns[0]:
+            cells = "".join(f"{column[step]:8.2f}" for column in columns)
+            print(f"  {step:20}{cells}", flush=True)
+
+
+def fits(net, fit, held, players, fraction, repeats):
+    """Median seconds of each step of GTAPPruner.fit, and of the whole."""
+    rows = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        pruner = GTAPPruner(
+            FrozenEstimator(net),
+            n_players_to_keep=fraction,
+            players=players,
+            random_state=0,
+        ).fit(*fit, X_val=held[0], y_val=held[1])
+        rows.append(pruner.seconds_ | {"whole fit": time.perf_counter() - start})
+    steps = [step for step in rows[0] if step != "train"]
+    return {step: np.median([row[step] for row in rows]) for step in steps}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from skprune.networks import map_tensors
 __all__ = ["batches_of", "concatenate", "first_rows", "net_targets", "take_rows"]
 
 
-def batches_of(net, X, batch_size=1024):
+def batches_of(net, X, batch_size=256):
     """Yield what the net's module reads, batch by batch.
 
     Parameters
@@ -24,7 +24,7 @@ def batches_of(net, X, batch_size=1024):
     X : ndarray, sparse matrix, tensor, dict of these, or what `net` is fitted on
         The samples. Sparse rows are made dense one batch at a time, as skorch does
         one row at a time.
-    batch_size : int, default=1024
+    batch_size : int, default=256
         Number of samples of a batch.
 
     Yields

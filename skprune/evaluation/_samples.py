@@ -15,7 +15,7 @@ from skprune.networks import evaluating, map_tensors
 
 __all__ = ["Samples", "played_payoff", "sample_logits"]
 
-_BATCH = 4096
+_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Samples:
         return Samples(features, torch.cat([self.targets, other.targets]))
 
     def batches(self):
-        """Yield (features, targets) of some thousand samples each, as copies."""
+        """Yield (features, targets) of about a thousand samples each, as copies."""
         for start in range(0, len(self), _BATCH):
             rows = slice(start, start + _BATCH)
             # A module may work in place on what it reads.
