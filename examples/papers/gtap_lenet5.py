@@ -52,6 +52,7 @@ PAPER_AT_CRITICAL_SIZE = {
     "Iterated Pruning, Shapley, 20 a step": 0.871,
     "Iterated Building, biased Banzhaf": 0.916,
 }
+BASELINES = ("random", "weight norm", "weight x gradient", "Taylor")
 # Samples on which accuracy games are played; fewer overfit the search.
 N_GAME = 4000
 # Flips or walks that score the players in one step of a search.
@@ -247,29 +248,46 @@ def show(name, table, times):
 
 
 def draw(tables, path):
-    """Write the compression curves."""
+    """Write the compression curves, a row for each network."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(
-        1,
+    figure, rows = plt.subplots(
         len(tables),
-        figsize=(6.5 * len(tables), 5),
+        2,
+        figsize=(10, 4.2 * len(tables)),
         layout="constrained",
         squeeze=False,
+        sharey=True,
     )
-    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
-        for method, rows in table.items():
-            style = (
-                "o-" if method.startswith("GTAP") else "." + "-:"["repair" in method]
-            )
-            axis.plot(FRACTIONS, np.mean(rows, axis=0), style, label=method)
-        axis.set(title=name, xlabel="share of players kept", ylabel="test accuracy")
-        axis.grid(alpha=0.3)
-    axes[0, -1].legend(fontsize=7, loc="lower right")
-    figure.savefig(path, dpi=120)
+    for (games, scores), (name, table) in zip(rows, tables.items(), strict=True):
+        for method in table:
+            if method.endswith(", repaired"):
+                band(scores, table[method], f"{method[:-10]}, same repair")
+            elif method not in BASELINES and not method.startswith("GTAP"):
+                band(games, table[method], method)
+        band(scores, table["random"], "random, no repair", color="0.6", ls=":")
+        for axis in (games, scores):
+            label = "GTAPPruner, defaults"
+            defaults_row = table["GTAPPruner defaults"]
+            band(axis, defaults_row, label, color="C0", lw=2.5, marker="o")
+            axis.set(ylim=(0, 1.02), xlabel="share of players kept")
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=7, loc="lower right")
+        games.set(title=f"{name}: the paper's game", ylabel="test accuracy")
+        scores.set(title=f"{name}: scores that need no game")
+    figure.savefig(path, dpi=90)
+
+
+def band(axis, rows, label, **style):
+    """Mean and range over seeds."""
+    values = np.array(rows)
+    (line,) = axis.plot(FRACTIONS, values.mean(0), **{"marker": "."} | style)
+    line.set_label(label)
+    low, high = values.min(0), values.max(0)
+    axis.fill_between(FRACTIONS, low, high, alpha=0.1, color=line.get_color())
 
 
 def main(arguments):
