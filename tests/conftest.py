@@ -1,5 +1,11 @@
 """What every test shares."""
 
+import os
+
+# Before NumPy and torch are loaded: their threads only wait for each other on networks
+# as small as these, which on a busy machine takes a hundred times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
