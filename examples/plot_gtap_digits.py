@@ -9,7 +9,8 @@ sub-networks of several sizes in one fit, and says what each neuron is worth.
 
 # %%
 # The network is plain torch, wrapped by skorch. The pruner trains it on all but a
-# tenth of the training data, and plays its games on the rest.
+# tenth of the training data, takes the moments of its reconstruction games from the
+# same samples, and judges splits and repairs on the rest.
 import matplotlib.pyplot as plt
 import numpy as np
 import torch

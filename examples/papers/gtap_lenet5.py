@@ -11,7 +11,8 @@ twentieth, a tenth, .225 and .4 of the players for
 - GTAPPruner with its defaults (reconstruction game and repair), a fit for each size.
 
 Searches see training images only: 50,000 train the network and feed repairs, 10,000 are
-the validation set on which games are played. Test images are for the table.
+the validation set, of which the first 4,000 play the games of accuracy. Test images are
+for the table.
 
     SKPRUNE_DATA=DIR python examples/papers/gtap_lenet5.py [--seeds 0 1 2 3 4]
 

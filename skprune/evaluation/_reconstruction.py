@@ -54,7 +54,7 @@ class LayerGames:
         samples = samples.subset(max(256, _MEMORY // trace.bytes_per_sample))
         self.moments = self._collect(split, samples, trace.names)
         self._last = trace.output
-        self._orders = {}
+        self._chosen = {}
 
     def select(self, counts, pick):
         """Choose players layer by layer, the last layer first.
@@ -80,9 +80,9 @@ class LayerGames:
     def _picked(self, group, members, keep, count, pick):
         """Mask over the members of one group, remembered as long as it holds."""
         key = pick, group, count, keep[self._decided(group)].tobytes()
-        if key not in self._orders:
-            self._orders[key] = pick(self.game(group, keep), count)
-        return self._orders[key]
+        if key not in self._chosen:
+            self._chosen[key] = pick(self.game(group, keep), count)
+        return self._chosen[key]
 
     def _decided(self, group):
         """Players of the groups behind."""

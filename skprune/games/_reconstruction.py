@@ -39,7 +39,7 @@ class ReconstructionGame(Game):
         The player that owns each column, -1 for a column that is always present. By
         default each column is a player.
     ridge : float, default=1e-3
-        λ as a share of the mean of G's diagonal.
+        λ as a share of the mean of G's diagonal; 0 needs a G of full rank.
 
     Attributes
     ----------

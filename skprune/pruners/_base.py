@@ -141,7 +141,12 @@ class BasePruner(TransformerMixin, BaseEstimator):
                 pass
         finally:
             handle.remove()
-        return torch.cat(read).flatten(1).cpu().numpy()
+        if read[0].ndim != 2:
+            raise ValueError(
+                f"transform gives one row for each sample, and the last Linear layer "
+                f"reads {tuple(read[0].shape)} for {len(read[0])}; use predict."
+            )
+        return torch.cat(read).cpu().numpy()
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns of `transform`.

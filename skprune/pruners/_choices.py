@@ -28,6 +28,7 @@ __all__ = [
     "as_refinement",
     "as_search",
     "named_scorer",
+    "seeded",
     "step_budget",
 ]
 
@@ -50,16 +51,27 @@ SIZE = [
 _PER_STEP, _FEWEST, _MOST = 2048, 4, 64
 
 
-def as_search(search):
+def seeded(part, seed):
+    """A clone that draws by the pruner's seed wherever it has none of its own."""
+    part = clone(part)
+    unset = {
+        name: seed
+        for name, value in part.get_params().items()
+        if value is None and name.rpartition("__")[2] == "random_state"
+    }
+    return part.set_params(**unset)
+
+
+def as_search(search, seed):
     """A search of its own, from an object or its name."""
-    return SEARCHES[search]() if isinstance(search, str) else clone(search)
+    return SEARCHES[search]() if isinstance(search, str) else seeded(search, seed)
 
 
-def as_refinement(refine):
+def as_refinement(refine, seed):
     """A refinement of its own, or None for False."""
     if isinstance(refine, (bool, np.bool_)):
         return SwapRefinement() if refine else None
-    return clone(refine)
+    return seeded(refine, seed)
 
 
 def named_scorer(name, bias, n_evaluations, seed):

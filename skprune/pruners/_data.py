@@ -69,8 +69,11 @@ def check_targets(y, is_classifier):
 
 def encode(y, classes, name):
     """Class indices of labels, refused where a label is unknown."""
-    index = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
-    unknown = np.asarray(classes)[index] != y
+    classes = np.asarray(classes)
+    # A frozen net may have been given its classes in any order.
+    order = np.argsort(classes)
+    index = order[np.searchsorted(classes, y, sorter=order).clip(max=len(order) - 1)]
+    unknown = classes[index] != y
     if np.any(unknown):
         raise ValueError(
             f"{name} holds labels that the net does not know: "

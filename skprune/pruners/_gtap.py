@@ -9,7 +9,8 @@ from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context, clone
+from joblib import effective_n_jobs
+from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -38,6 +39,7 @@ from skprune.pruners._choices import (
     as_refinement,
     as_search,
     named_scorer,
+    seeded,
     step_budget,
 )
 from skprune.pruners._layers import LayerSearch, layer_scores
@@ -92,10 +94,12 @@ class GTAPPruner(BasePruner):
         Players that stay in each layer.
     refine : bool or Refinement, default=True
         Improve what the search found. True is ``SwapRefinement()``, except in the
-        reconstruction game, where swaps gain nothing and only an object makes any.
+        reconstruction game, where swaps gain nothing and only an object makes any. With
+        ``payoff="accuracy"`` it plays "smoothed_accuracy", which tells ties apart.
     repair : {"none", "output", "layers"}, default="layers"
         Refit of the survivors' weights in closed form, on training samples: none, the
-        output layer, or layer by layer. Kept only where the validation payoff rises.
+        output layer, or layer by layer. Kept unless it lowers the validation payoff
+        (for accuracy: accuracy plus a twentieth of the true class's probability).
     retrain_epochs : int, default=0
         Epochs of gradient training after the repair; kept only where the validation
         payoff rises.
@@ -242,9 +246,10 @@ class GTAPPruner(BasePruner):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or values.
         X_val, y_val : array-like, default=None
-            Validation samples; by default `validation_fraction` of X is held out. A
-            frozen net then plays on all of X, and its repairs are judged on the part
-            held out.
+            Validation samples; by default `validation_fraction` of X is held out. With
+            a frozen net, games of other payoffs are then played on all of X;
+            reconstruction games and repairs take the part that is not held out, and are
+            judged on the other.
 
         Returns
         -------
@@ -256,7 +261,10 @@ class GTAPPruner(BasePruner):
         with self._step("train"):
             net = self._trained_net(data)
         with one_thread():
-            target = self._prune(net, data)
+            stage, target, scores = self._prune(net, data)
+        if self.retrain_epochs:
+            self._retrain(stage)
+        self._record(stage, scores)
         return self._adopt(target)
 
     def at_size(self, size):
@@ -287,6 +295,7 @@ class GTAPPruner(BasePruner):
 
     def _check_before_training(self, data):
         """Refuse players, sizes and payoffs that the net cannot have."""
+        effective_n_jobs(self.n_jobs)
         net = self._rehearse(data)
         if net is None:
             return
@@ -300,23 +309,29 @@ class GTAPPruner(BasePruner):
         resolve_payoff(self._judged_by(), task, targets)
 
     def _prune(self, net, data):
-        """Search, refine, remove, repair and retrain; returns the target size."""
+        """Search, refine, remove and repair."""
         with self._step("stage"):
             stage = Stage(net, data, self.players, self._judged_by())
         target, sizes = self._sizes(stage)
         masks, scores = self._search(stage, target, sizes)
-        with self._step("remove and repair"), self._seeded():
+        with self._step("remove and repair"):
             self._results = {
-                int(mask.sum()): stage.finish(mask, self.repair, self.retrain_epochs)
-                for mask in masks
+                int(mask.sum()): stage.finish(mask, self.repair) for mask in masks
             }
         self._say("kept {} of {} players", target, stage.players.n_players)
-        self._record(stage, scores)
-        return target
+        return stage, target, scores
+
+    def _retrain(self, stage):
+        """Retrain the network of each size, on as many threads as torch has."""
+        with self._step("retrain"), self._seeded():
+            self._results = {
+                size: stage.retrained(result, self.retrain_epochs)
+                for size, result in self._results.items()
+            }
 
     def _search(self, stage, target, sizes):
         """A mask of survivors for each size, and scores of all players."""
-        search = as_search(self.search)
+        search = as_search(self.search, self._seed())
         scorer = self._scorer(stage, search)
         if _is_reconstruction(self.payoff):
             return self._search_layers(stage, target, sizes, search, scorer)
@@ -329,7 +344,7 @@ class GTAPPruner(BasePruner):
             path = search.search(game, scorer, sizes, ties=stage.weight_norms, **floors)
         with self._step("score"):
             scores = self._score_index(scorer).estimate(game)
-        refinement = as_refinement(self.refine)
+        refinement = as_refinement(self.refine, self._seed())
         if refinement is None:
             return list(path.masks), scores
         if self.payoff == "accuracy":
@@ -345,7 +360,8 @@ class GTAPPruner(BasePruner):
             layers = LayerSearch(stage, games, search, scorer, self.min_per_layer)
             # Swaps in the reconstruction game did not pay (see the guide): only those
             # that are asked for by an object are made.
-            refinement = None if self.refine is True else as_refinement(self.refine)
+            swaps = False if self.refine is True else self.refine
+            refinement = as_refinement(swaps, self._seed())
             masks = [layers.best(size, refinement) for size in sizes]
         with self._step("score"):
             chosen = masks[sizes.index(target)]
@@ -367,7 +383,7 @@ class GTAPPruner(BasePruner):
         elif index is None:
             index = "shapley"
         if not isinstance(index, str):
-            return index if index is None else clone(index)
+            return index if index is None else seeded(index, self._seed())
         budget = "auto"
         if not _is_reconstruction(self.payoff):
             budget = step_budget(stage.players.n_players, len(stage.data.y_game))

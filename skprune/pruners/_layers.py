@@ -116,11 +116,12 @@ def layer_scores(games, keep, scorer):
             n_walks = int(np.clip(4e9 / game.n_players**3, 16, 512))
             own = clone(scorer).set_params(n_evaluations=n_walks * game.n_players + 2)
         parts.append(own.estimate(game))
+    reasons = ("budget", "ranking", "tolerance", "exact")
     return PlayerScores(
         values=np.concatenate([part.values for part in parts]),
         standard_errors=np.concatenate([part.standard_errors for part in parts]),
         n_evaluations=sum(part.n_evaluations for part in parts),
         n_samples=min(part.n_samples for part in parts),
         converged=all(part.converged for part in parts),
-        stop_reason=parts[0].stop_reason,
+        stop_reason=next(r for r in reasons if r in {p.stop_reason for p in parts}),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -112,9 +112,11 @@ class Stage:
         with evaluating(net.module_):
             self.players = find_players(net.module_, self.example, players)
         self.split = self._split(net.module_, self.players)
-        self.train = self._samples(data.X, data.y)
-        same = data.X_val is data.X
-        self.valid = self.train if same else self._samples(data.X_val, data.y_val)
+        self.train = self._samples(net, self.split, self._affordable(data.X, data.y))
+        self._valid_data = self._affordable(data.X_val, data.y_val)
+        self.valid = self.train
+        if data.X_val is not data.X:
+            self.valid = self._samples(net, self.split, self._valid_data)
         targets = self.valid.targets
         self.payoff = resolve_payoff(payoff, self.task, targets)
         self._judge = (
@@ -147,8 +149,8 @@ class Stage:
         samples = self.valid if samples is None else samples
         return played_payoff(split, samples, self.task, self._judge)
 
-    def finish(self, keep, repair, retrain_epochs):
-        """Surgery, repair, transplant and retraining.
+    def finish(self, keep, repair):
+        """Surgery, repair and transplant.
 
         Parameters
         ----------
@@ -157,8 +159,6 @@ class Stage:
         repair : {"none", "output", "layers"}
             The repair that is tried first; where it lowers the validation payoff, the
             next milder one is.
-        retrain_epochs : int
-            Epochs of gradient training, kept only where the validation payoff rises.
 
         Returns
         -------
@@ -169,24 +169,43 @@ class Stage:
         self.split.copy_weights(split.rest, module, self.players, keep)
         net, players = transplant(self.net, module), self.players.subset(keep)
         payoff = played_payoff(split, self.valid, self.task, self.payoff)
-        retrained = False
-        if retrain_epochs:
-            trained = transplant(net, net.module_)
-            retrain(trained, self.data.X, self.data.y, retrain_epochs)
-            # The layers before the players were trained too: not only the rest changed.
-            after = self._split(trained.module_, players)
-            valid = Samples.of(
-                trained, after, self.task, self.data.X_val, self.data.y_val
-            )
-            if self.judge(after, valid) > self.judge(split):
-                net, retrained = trained, True
-                payoff = played_payoff(after, valid, self.task, self.payoff)
         size = size_of(net.module_, self.example, players)
-        return PrunedNet(net, keep, players, payoff, repaired, retrained, size)
+        return PrunedNet(net, keep, players, payoff, repaired, False, size)
+
+    def retrained(self, pruned, epochs):
+        """Some epochs of gradient training, kept where the validation payoff rises.
+
+        Parameters
+        ----------
+        pruned : PrunedNet
+            From `finish`; it is not changed.
+        epochs : int
+            Number of epochs.
+
+        Returns
+        -------
+        pruned : PrunedNet
+        """
+        net = transplant(pruned.net, pruned.net.module_)
+        retrain(net, self.data.X, self.data.y, epochs)
+        before, _ = self._worth(pruned.net, pruned.players)
+        after, payoff = self._worth(net, pruned.players)
+        if not after > before:
+            return pruned
+        return replace(pruned, net=net, payoff=payoff, retrained=True)
+
+    def _worth(self, net, players):
+        """Fine and plain validation payoff of a net whose every layer may be new."""
+        split = self._split(net.module_, players)
+        samples = self._samples(net, split, self._valid_data)
+        payoff = played_payoff(split, samples, self.task, self.payoff)
+        return self.judge(split, samples), payoff
 
     def _repaired(self, keep, furthest):
         """The rest after the furthest repair that does not lower the payoff."""
         plain = self.repairer.repaired(keep, "none")
+        if keep.all():
+            return plain, "none"
         worth = self.judge(plain)
         for method in REPAIRS[REPAIRS.index(furthest) : 0 : -1]:
             split = self.repairer.repaired(keep, method)
@@ -200,8 +219,12 @@ class Stage:
         with evaluating(module):
             return split_module(module, players, self.example, self.task.strips_softmax)
 
-    def _samples(self, X, y):
-        """Samples as the rest of the module reads them, as many as memory holds."""
+    def _samples(self, net, split, data):
+        """Samples as the rest of a net's module reads them."""
+        return Samples.of(net, split, self.task, *data)
+
+    def _affordable(self, X, y):
+        """As many samples as memory holds the features of."""
         with evaluating(self.net.module_), torch.no_grad():
             features = tensors_in(self.split.features(self.example))
         per_sample = sum(part[0].numel() * part.element_size() for part in features)
@@ -209,7 +232,7 @@ class Stage:
         if len(y) > most:
             chosen = np.random.default_rng(0).choice(len(y), most, replace=False)
             X, y = take_rows(X, np.sort(chosen)), y[np.sort(chosen)]
-        return Samples.of(self.net, self.split, self.task, X, y)
+        return X, y
 
     def _check_alive(self):
         """Refuse a net whose outputs are NaN, or the same for every sample."""

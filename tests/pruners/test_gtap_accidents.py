@@ -13,6 +13,8 @@ from torch import nn
 
 from skprune import GTAPPruner
 from skprune.exceptions import UnsupportedNetworkError
+from skprune.scorers import ShapleyScorer
+from skprune.strategies import IteratedLocalSearch
 
 
 class MLP(nn.Module):
@@ -255,3 +257,42 @@ def test_a_net_without_a_linear_layer_predicts_but_does_not_transform():
     assert pruner.predict(X).shape == (120,)
     with pytest.raises(ValueError, match="last Linear layer"):
         pruner.transform(X)
+
+
+def test_nobody_leaves_and_nothing_changes(data, fitted):
+    X, y = data
+    pruner = GTAPPruner(FrozenEstimator(fitted), n_players_to_keep=1.0).fit(X, y)
+    assert pruner.repair_ == "none"
+    np.testing.assert_array_equal(pruner.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"power_index": ShapleyScorer(n_evaluations=400), "search": "top_n"},
+        {"refine": IteratedLocalSearch(n_restarts=2, kick=0.4), "payoff": "accuracy"},
+    ],
+    ids=["scorer", "refinement"],
+)
+def test_parts_without_a_seed_draw_by_the_pruners(data, fitted, params):
+    settings = {"n_players_to_keep": 9, "random_state": 0} | params
+    first, second = (
+        GTAPPruner(FrozenEstimator(fitted), **settings).fit(*data) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.support_, second.support_)
+    np.testing.assert_array_equal(first.scores_.values, second.scores_.values)
+
+
+def test_classes_of_a_frozen_net_in_any_order(data):
+    X, y = data
+    torch.manual_seed(0)
+    net = classifier(classes=["c", "a", "b"]).fit(X, y)
+    labels = np.array(["c", "a", "b"])[y]
+    pruner = GTAPPruner(FrozenEstimator(net), n_players_to_keep=1.0).fit(X, labels)
+    assert pruner.score(X, labels) == (net.predict(X) == y).mean()
+
+
+def test_n_jobs_of_zero_is_refused_before_training(data):
+    net = classifier(callbacks=[NeverTrained()])
+    with pytest.raises(ValueError, match="n_jobs"):
+        GTAPPruner(net, n_players_to_keep=8, n_jobs=0).fit(*data)
