@@ -357,12 +357,14 @@ class GTAPPruner(BasePruner):
         """The same in the reconstruction games of the layers."""
         with self._step("search"):
             games = LayerGames(stage.split, stage.players, stage.train, stage.task)
-            layers = LayerSearch(stage, games, search, scorer, self.min_per_layer)
             # Swaps in the reconstruction game did not pay (see the guide): only those
             # that are asked for by an object are made.
             swaps = False if self.refine is True else self.refine
             refinement = as_refinement(swaps, self._seed())
-            masks = [layers.best(size, refinement) for size in sizes]
+            layers = LayerSearch(
+                stage, games, search, scorer, refinement, self.min_per_layer
+            )
+            masks = [layers.best(size) for size in sizes]
         with self._step("score"):
             chosen = masks[sizes.index(target)]
             return masks, layer_scores(games, chosen, self._score_index(scorer))

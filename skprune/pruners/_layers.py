@@ -34,13 +34,15 @@ class LayerSearch:
         How a coalition of one layer is found.
     scorer : PowerIndexScorer or None
         What ranks players, where the search needs it.
+    refinement : Refinement or None
+        Improves the coalition of each layer in its game.
     min_per_layer : int
         Players that stay in each layer.
     """
 
-    def __init__(self, stage, games, search, scorer, min_per_layer):
+    def __init__(self, stage, games, search, scorer, refinement, min_per_layer):
         self.stage, self.games = stage, games
-        self.search, self.scorer = search, scorer
+        self.search, self.scorer, self.refinement = search, scorer, refinement
         self.min_per_layer = min_per_layer
         self._quick = Repairer(
             stage.split,
@@ -48,46 +50,46 @@ class LayerSearch:
             stage.task,
             **_QUICK_REPAIR,
         )
-
         valid, missing = stage.valid, _FEWEST_JUDGED - len(stage.valid)
         if missing > 0 and stage.train is not valid:
             valid = valid.joined(stage.train.subset(missing))
         self._judged = valid
 
-    def best(self, size, refinement=None):
+    def best(self, size):
         """The coalition of a size whose repaired network earns most.
 
         Parameters
         ----------
         size : int
             Number of players.
-        refinement : SwapRefinement or IteratedLocalSearch, default=None
-            Improves the coalition of each layer in its game.
 
         Returns
         -------
         keep : ndarray of bool of shape (n_players,)
         """
-
-        def pick(game, count):
-            mask = self.search.search(game, self.scorer, [count]).masks[0]
-            return mask if refinement is None else refinement.refine(game, mask)[0]
-
-        def payoff(counts):
-            keep = self.games.select(counts, pick)
-            return self.stage.judge(self._quick.repaired(keep), self._judged)
-
         capacities = np.bincount(self.stage.players.group_of)
         if capacities.size == 1:
-            return self.games.select([size], pick)
+            return self.games.select([size], self._pick)
         counts = search_allocation(
-            payoff,
+            self._payoff,
             size,
             capacities,
             floors=self.min_per_layer,
             max_evaluations=_SPLITS,
         )
-        return self.games.select(counts, pick)
+        return self.games.select(counts, self._pick)
+
+    def _payoff(self, counts):
+        """What the network earns with so many players in each layer, repaired."""
+        keep = self.games.select(counts, self._pick)
+        return self.stage.judge(self._quick.repaired(keep), self._judged)
+
+    def _pick(self, game, count):
+        """The coalition of one layer."""
+        mask = self.search.search(game, self.scorer, [count]).masks[0]
+        if self.refinement is not None:
+            mask, _ = self.refinement.refine(game, mask)
+        return mask
 
 
 def layer_scores(games, keep, scorer):
