@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skprune.strategies._selection import scaled_split
+
 __all__ = ["search_allocation"]
 
 
@@ -89,20 +91,3 @@ def search_allocation(
         if best == before:
             step //= 2
     return best
-
-
-def scaled_split(
-    weights: NDArray[np.float64],
-    total: int,
-    low: NDArray[np.intp],
-    high: NDArray[np.intp],
-) -> NDArray[np.intp]:
-    """Counts in proportion to weights, within bounds, that sum to the total."""
-    share = np.maximum(weights, 1e-12) / np.maximum(weights, 1e-12).sum()
-    counts = np.clip(np.floor(share * total).astype(np.intp), low, high)
-    while counts.sum() != total:
-        short = counts.sum() < total
-        room = counts < high if short else counts > low
-        gap = np.where(room, (share * total - counts) * (1 if short else -1), -np.inf)
-        counts[gap.argmax()] += 1 if short else -1
-    return counts

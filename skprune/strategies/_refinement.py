@@ -27,7 +27,7 @@ class Refinement(BaseEstimator, ABC):
         keep: NDArray[np.bool_],
         *,
         groups: ArrayLike | None = None,
-        min_per_group: int = 1,
+        min_per_group: int | ArrayLike = 1,
     ) -> tuple[NDArray[np.bool_], float]:
         """Improve a coalition.
 
@@ -39,8 +39,8 @@ class Refinement(BaseEstimator, ABC):
             The coalition to start from; it is not changed.
         groups : array-like of int of shape (n_players,), default=None
             Group (layer) of each player.
-        min_per_group : int, default=1
-            Players that stay in each group.
+        min_per_group : int or array-like of int of shape (n_groups,), default=1
+            Players that stay in each group at least.
 
         Returns
         -------

@@ -17,7 +17,7 @@ from skprune.strategies._selection import (
     check_groups,
     group_floors,
     keep_best,
-    rank,
+    scaled_split,
 )
 
 __all__ = ["IteratedBuilding", "IteratedPruning", "Search", "TopN"]
@@ -33,7 +33,7 @@ class Search(BaseEstimator, ABC):
         sizes: ArrayLike,
         *,
         groups: ArrayLike | None = None,
-        min_per_group: int = 1,
+        min_per_group: int | ArrayLike = 1,
         ties: ArrayLike | None = None,
     ) -> CompressionPath:
         """Search a game.
@@ -48,8 +48,8 @@ class Search(BaseEstimator, ABC):
             Numbers of players to keep.
         groups : array-like of int of shape (n_players,), default=None
             Group (layer) of each player.
-        min_per_group : int, default=1
-            Players that stay in each group.
+        min_per_group : int or array-like of int of shape (n_groups,), default=1
+            Players that stay in each group at least.
         ties : array-like of shape (n_players,), default=None
             Among players of equal score the one with the smaller value leaves first.
 
@@ -65,8 +65,9 @@ class Search(BaseEstimator, ABC):
         """
         game = as_game(game)
         group_of = check_groups(groups, game.n_players)
-        wanted = _check_sizes(sizes, group_floors(group_of, min_per_group), game)
-        masks = self._masks(game, scorer, wanted, group_of, min_per_group, ties)
+        floors = group_floors(group_of, min_per_group)
+        wanted = _check_sizes(sizes, floors, game)
+        masks = self._masks(game, scorer, wanted, group_of, floors, ties)
         return CompressionPath.of(game, masks)
 
     @abstractmethod
@@ -76,7 +77,7 @@ class Search(BaseEstimator, ABC):
         scorer: PowerIndexScorer | None,
         sizes: NDArray[np.intp],
         group_of: NDArray[np.intp],
-        min_per_group: int,
+        floors: NDArray[np.intp],
         ties: ArrayLike | None,
     ) -> Iterator[NDArray[np.bool_]]:
         """One mask for each of the ascending sizes, in any order."""
@@ -84,6 +85,12 @@ class Search(BaseEstimator, ABC):
 
 class TopN(Search):
     """Score once and keep the best: Top-n Pruning.
+
+    Parameters
+    ----------
+    layerwise : bool, default=False
+        Whether each group keeps the same share of its players, so that only scores
+        within a group are compared.
 
     References
     ----------
@@ -100,19 +107,24 @@ class TopN(Search):
     array([0., 1.])
     """
 
+    def __init__(self, layerwise: bool = False) -> None:
+        self.layerwise = layerwise
+
     def _masks(
         self,
         game: Game,
         scorer: PowerIndexScorer | None,
         sizes: NDArray[np.intp],
         group_of: NDArray[np.intp],
-        min_per_group: int,
+        floors: NDArray[np.intp],
         ties: ArrayLike | None,
     ) -> Iterator[NDArray[np.bool_]]:
         values = _needed(scorer, self).estimate(game).values
+        everybody = np.ones(values.size, dtype=bool)
         for size in sizes:
+            least = _floors_at(size, everybody, group_of, floors, self.layerwise)
             yield keep_best(
-                values, size, groups=group_of, min_per_group=min_per_group, ties=ties
+                values, size, groups=group_of, min_per_group=least, ties=ties
             )
 
 
@@ -124,8 +136,8 @@ class IteratedPruning(Search):
     step : int or float, default=0.03
         Players dropped between two scorings: a number, or a share of those left.
     layerwise : bool, default=False
-        Whether each group loses the same share of its players in each step, so that
-        only scores within a group are compared.
+        Whether each group keeps the same share of its players, so that only scores
+        within a group are compared.
 
     References
     ----------
@@ -152,7 +164,7 @@ class IteratedPruning(Search):
         scorer: PowerIndexScorer | None,
         sizes: NDArray[np.intp],
         group_of: NDArray[np.intp],
-        min_per_group: int,
+        floors: NDArray[np.intp],
         ties: ArrayLike | None,
     ) -> Iterator[NDArray[np.bool_]]:
         scorer, step = _needed(scorer, self), _check_step(self.step)
@@ -163,14 +175,9 @@ class IteratedPruning(Search):
                 target = max(size, left - _step_size(step, left))
                 values = np.full(keep.size, -np.inf)
                 values[keep] = scorer.estimate(_without(game, ~keep)).values
-                if self.layerwise:
-                    values = _within_group_rank(values, keep, group_of, ties)
+                least = _floors_at(target, keep, group_of, floors, self.layerwise)
                 keep = keep_best(
-                    values,
-                    target,
-                    groups=group_of,
-                    min_per_group=min_per_group,
-                    ties=ties,
+                    values, target, groups=group_of, min_per_group=least, ties=ties
                 )
             yield keep.copy()
 
@@ -183,6 +190,9 @@ class IteratedBuilding(Search):
     step : int or float, default=0.05
         Players added between two scorings: a number, or a share of those kept (one
         player at least). Without a scorer one player is added at a time.
+    layerwise : bool, default=False
+        Whether each group keeps the same share of its players, so that only scores
+        within a group are compared.
 
     References
     ----------
@@ -199,8 +209,9 @@ class IteratedBuilding(Search):
     array([1.])
     """
 
-    def __init__(self, step: int | float = 0.05) -> None:
+    def __init__(self, step: int | float = 0.05, layerwise: bool = False) -> None:
         self.step = step
+        self.layerwise = layerwise
 
     def _masks(
         self,
@@ -208,22 +219,26 @@ class IteratedBuilding(Search):
         scorer: PowerIndexScorer | None,
         sizes: NDArray[np.intp],
         group_of: NDArray[np.intp],
-        min_per_group: int,
+        floors: NDArray[np.intp],
         ties: ArrayLike | None,
     ) -> Iterator[NDArray[np.bool_]]:
+        everybody = np.ones(game.n_players, dtype=bool)
+        floors_at = [
+            _floors_at(size, everybody, group_of, floors, self.layerwise)
+            for size in sizes
+        ]
         if scorer is None:
-            yield from _greedy_masks(game, sizes, group_of, min_per_group)
+            yield from _greedy_masks(game, sizes, group_of, floors_at)
             return
         step = _check_step(self.step)
-        keep = np.zeros(game.n_players, dtype=bool)
-        floors = group_floors(group_of, min_per_group)
-        for size in sizes:
+        keep = ~everybody
+        for size, least in zip(sizes, floors_at, strict=True):
             while keep.sum() < size:
                 target = min(size, keep.sum() + _step_size(step, int(keep.sum())))
                 rest = game if not keep.any() else game.restrict(always_in=keep)
                 values = np.full(keep.size, np.inf)
                 values[~keep] = scorer.estimate(rest).values
-                keep = _add_best(values, keep, target, size, group_of, floors, ties)
+                keep = _add_best(values, keep, target, size, group_of, least, ties)
             yield keep.copy()
 
 
@@ -255,23 +270,22 @@ def _greedy_masks(
     game: Game,
     sizes: NDArray[np.intp],
     group_of: NDArray[np.intp],
-    min_per_group: int,
+    floors_at: list[NDArray[np.intp]],
 ) -> Iterator[NDArray[np.bool_]]:
     """Add the player that earns most now, one at a time."""
-    floors = group_floors(group_of, min_per_group)
     keep = np.zeros(game.n_players, dtype=bool)
-    if floors.size == 1:
+    if floors_at[0].size == 1:
         order, _ = game.greedy_order(int(sizes[-1]))
         for size in sizes:
             mask = keep.copy()
             mask[order[:size]] = True
             yield mask
         return
-    for size in sizes:
+    for size, least in zip(sizes, floors_at, strict=True):
         while keep.sum() < size:
             values = game.flip(keep[None])[0]
             keep = _add_best(
-                values, keep, int(keep.sum()) + 1, int(size), group_of, floors, None
+                values, keep, int(keep.sum()) + 1, int(size), group_of, least, None
             )
         yield keep.copy()
 
@@ -281,20 +295,18 @@ def _without(game: Game, out: NDArray[np.bool_]) -> Game:
     return game.restrict(always_out=out) if out.any() else game
 
 
-def _within_group_rank(
-    values: NDArray[np.float64],
-    keep: NDArray[np.bool_],
+def _floors_at(
+    size: int,
+    present: NDArray[np.bool_],
     group_of: NDArray[np.intp],
-    ties: ArrayLike | None,
-) -> NDArray[np.float64]:
-    """Quantile of each kept player in its own group."""
-    ranks = np.full(values.size, -np.inf)
-    worst_first = rank(values, ties)
-    worst_first = worst_first[keep[worst_first]]
-    for group in range(group_of.max() + 1):
-        members = worst_first[group_of[worst_first] == group]
-        ranks[members] = (np.arange(members.size) + 0.5) / max(members.size, 1)
-    return ranks
+    floors: NDArray[np.intp],
+    layerwise: bool,
+) -> NDArray[np.intp]:
+    """Players that each group keeps at a size: its floor, or its share as a quota."""
+    if not layerwise:
+        return floors
+    left = np.bincount(group_of[present], minlength=floors.size)
+    return scaled_split(np.bincount(group_of).astype(float), size, floors, left)
 
 
 def _step_size(step: int | float, players: int) -> int:

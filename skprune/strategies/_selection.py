@@ -13,10 +13,10 @@ def keep_best(
     n_keep: int,
     *,
     groups: ArrayLike | None = None,
-    min_per_group: int = 1,
+    min_per_group: int | ArrayLike = 1,
     ties: ArrayLike | None = None,
 ) -> NDArray[np.bool_]:
-    """Keep the best players, with a floor in every group.
+    """Keep the best players, with a floor or a quota in every group.
 
     Parameters
     ----------
@@ -26,8 +26,9 @@ def keep_best(
         Number of players to keep.
     groups : array-like of int of shape (n_players,), default=None
         Group (layer) of each player; all in one by default.
-    min_per_group : int, default=1
-        Players that stay in each group; a smaller group stays whole.
+    min_per_group : int or array-like of int of shape (n_groups,), default=1
+        Players that stay in each group at least; a smaller group stays whole. Floors
+        that sum to `n_keep` are quotas.
     ties : array-like of shape (n_players,), default=None
         Decides among equal scores: the smaller leaves first, and the later of two
         players where these are equal too.
@@ -40,13 +41,16 @@ def keep_best(
     Raises
     ------
     ValueError
-        If `n_keep` is above the number of players or below what the floors need.
+        If `n_keep` is above the number of players or below what the floors need, or a
+        floor is negative.
 
     Examples
     --------
     >>> from skprune.strategies import keep_best
     >>> keep_best([3.0, 2.0, 1.0], 2, groups=[0, 0, 1])
     array([ True, False,  True])
+    >>> keep_best([3.0, 2.0, 1.0, 0.0], 2, groups=[0, 0, 1, 1], min_per_group=[0, 2])
+    array([False, False,  True,  True])
     """
     values = np.asarray(values, dtype=np.float64)
     group_of = check_groups(groups, values.size)
@@ -54,7 +58,7 @@ def keep_best(
     if not floors.sum() <= n_keep <= values.size:
         raise ValueError(
             f"n_keep={n_keep} is not between the floor of {floors.sum()} players "
-            f"(min_per_group={min_per_group}) and all {values.size}; change n_keep or "
+            f"(min_per_group={min_per_group!r}) and all {values.size}; change n_keep or "
             "min_per_group."
         )
     best_first = rank(values, ties)[::-1]
@@ -203,6 +207,36 @@ def check_groups(groups: ArrayLike | None, n_players: int) -> NDArray[np.intp]:
     return np.unique(group_of, return_inverse=True)[1]
 
 
-def group_floors(group_of: NDArray[np.intp], min_per_group: int) -> NDArray[np.intp]:
+def group_floors(
+    group_of: NDArray[np.intp], min_per_group: int | ArrayLike
+) -> NDArray[np.intp]:
     """How many players have to stay in each group."""
-    return np.minimum(np.bincount(group_of), min_per_group)
+    counts = np.bincount(group_of)
+    floors = np.asarray(min_per_group)
+    if (
+        not np.issubdtype(floors.dtype, np.integer)
+        or floors.shape not in ((), counts.shape)
+        or (floors < 0).any()
+    ):
+        raise ValueError(
+            f"min_per_group={min_per_group!r} must be a number of players, 0 at least, "
+            f"or one for each of the {counts.size} groups."
+        )
+    return np.minimum(counts, floors)
+
+
+def scaled_split(
+    weights: NDArray[np.float64],
+    total: int,
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+) -> NDArray[np.intp]:
+    """Counts in proportion to weights, within bounds, that sum to the total."""
+    share = np.maximum(weights, 1e-12) / np.maximum(weights, 1e-12).sum()
+    counts = np.clip(np.floor(share * total).astype(np.intp), low, high)
+    while counts.sum() != total:
+        short = counts.sum() < total
+        room = counts < high if short else counts > low
+        gap = np.where(room, (share * total - counts) * (1 if short else -1), -np.inf)
+        counts[gap.argmax()] += 1 if short else -1
+    return counts

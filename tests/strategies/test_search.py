@@ -234,3 +234,24 @@ def test_pruning_plays_the_game_of_those_who_are_left():
 def test_airport_building_takes_the_dearest_first():
     path = IteratedBuilding().search(AirportGame([1, 5, 3]), None, [1])
     assert path.masks.tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [TopN(layerwise=True), IteratedPruning(2, True), IteratedBuilding(2, True)],
+)
+def test_layerwise_searches_keep_the_same_share_of_each_group(search):
+    groups = np.repeat([0, 1, 2], [8, 4, 4])
+    game = AirportGame(np.arange(1.0, 17.0))
+    scorer = ShapleyScorer(method="exact")
+    path = search.search(game, scorer, [4, 8, 12], groups=groups)
+    counts = [np.bincount(groups[mask]).tolist() for mask in path.masks]
+    assert counts == [[2, 1, 1], [4, 2, 2], [6, 3, 3]]
+
+
+def test_greedy_building_keeps_to_quotas():
+    groups = np.repeat([0, 1], [6, 2])
+    game = AirportGame(np.arange(8.0, 0.0, -1.0))
+    search = IteratedBuilding(layerwise=True)
+    mask = search.search(game, None, [4], groups=groups).masks[0]
+    assert np.bincount(groups[mask]).tolist() == [3, 1]

@@ -92,3 +92,15 @@ def test_groups_are_numbered_without_gaps():
         ValueError, match=r"one group for each of the 3 players.*\(2,\)"
     ):
         check_groups([0, 1], 3)
+
+
+def test_floors_that_sum_to_the_size_are_quotas():
+    values, groups = np.arange(6.0), [0, 0, 0, 1, 1, 1]
+    keep = keep_best(values, 3, groups=groups, min_per_group=[2, 1])
+    assert np.flatnonzero(keep).tolist() == [1, 2, 5]
+
+
+@pytest.mark.parametrize("floors", [-1, [1, -1], [1, 1, 1], 0.5])
+def test_bad_floors(floors):
+    with pytest.raises(ValueError, match="min_per_group"):
+        keep_best(np.arange(4.0), 3, groups=[0, 0, 1, 1], min_per_group=floors)
