@@ -13,6 +13,7 @@ from skprune.evaluation._baselines import (
     weight_gradient_scores,
     weight_norm_scores,
 )
+from skprune.evaluation._batched import BLOCK_SIZE
 from skprune.evaluation._data import first_rows, net_targets, take_rows
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
 from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
@@ -20,6 +21,7 @@ from skprune.evaluation._reconstruction import LayerGames
 from skprune.evaluation._repair import REPAIRS, Repairer
 from skprune.evaluation._samples import Samples, played_payoff, sample_logits
 from skprune.evaluation._split import SplitModule, split_module
+from skprune.evaluation._trace import last_linear
 from skprune.evaluation._transplant import retrain, transplant
 from skprune.evaluation._uncertainty import (
     CriticalSize,
@@ -29,6 +31,7 @@ from skprune.evaluation._uncertainty import (
 )
 
 __all__ = [
+    "BLOCK_SIZE",
     "CoalitionEvaluator",
     "CriticalSize",
     "LayerGames",
@@ -42,6 +45,7 @@ __all__ = [
     "check_net",
     "critical_size",
     "first_rows",
+    "last_linear",
     "net_targets",
     "played_payoff",
     "random_scores",

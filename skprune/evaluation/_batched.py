@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skprune.evaluation._lanes import LANES
 from skprune.evaluation._payoffs import Payoff
 from skprune.networks import MaskedModule, evaluating, map_tensors, tensors_in
 
 __all__ = ["BLOCK_SIZE", "BatchedBackend"]
 
-# Samples that play one order or coalition together.
-BLOCK_SIZE = 16
+# Samples that play one order or coalition together: the lanes of the compiled kernels,
+# so that results do not depend on the backend.
+BLOCK_SIZE = LANES
 
 
 class BatchedBackend:
@@ -102,7 +104,10 @@ class BatchedBackend:
             if n_blocks == 1:
                 sums[:, 0] += values.sum(axis=1)
             else:
-                first, edges = start // BLOCK_SIZE, np.arange(0, stop - start, 16)
+                first, edges = (
+                    start // BLOCK_SIZE,
+                    np.arange(0, stop - start, BLOCK_SIZE),
+                )
                 part = np.add.reduceat(values, edges, axis=1)
                 sums[:, first : first + part.shape[1]] += part
         return sums

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -114,7 +116,8 @@ def rows_of(layer, outputs):
     return outputs.reshape(-1, outputs.shape[-1])
 
 
-class watch_layers:  # noqa: N801
+@contextmanager
+def watch_layers(module, names, report):
     """Context in which layers report what they read and gave.
 
     Parameters
@@ -127,28 +130,18 @@ class watch_layers:  # noqa: N801
         Takes (name, layer, input, output) after each call of a layer.
     """
 
-    def __init__(self, module, names, report):
-        self.module, self.names, self.report = module, names, report
+    def hook(name):
+        def tell(layer, args, kwargs, output):
+            report(name, layer, args[0] if args else kwargs["input"], output)
 
-    def __enter__(self):
-        """Put the hooks in place."""
+        return tell
 
-        def hook(name):
-            def tell(layer, args, kwargs, output):
-                inputs = args[0] if args else kwargs["input"]
-                self.report(name, layer, inputs, output)
-
-            return tell
-
-        self._handles = [
-            self.module.get_submodule(name).register_forward_hook(
-                hook(name), with_kwargs=True
-            )
-            for name in self.names
-        ]
-        return self
-
-    def __exit__(self, *exception):
-        """Take the hooks away."""
-        for handle in self._handles:
+    handles = [
+        module.get_submodule(name).register_forward_hook(hook(name), with_kwargs=True)
+        for name in names
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
             handle.remove()

@@ -52,7 +52,14 @@ class LayerGames:
         self.ridge, self.output_weight = ridge, output_weight
         trace = trace_layers(split, samples)
         samples = samples.subset(max(256, _MEMORY // trace.bytes_per_sample))
-        self.moments = self._collect(split, samples, trace.names)
+        # As arrays, once: a search asks for them again and again.
+        self.moments = {
+            name: tuple(
+                part.cpu().numpy()
+                for part in (own.gram, own.cross, own.target_variances)
+            )
+            for name, own in self._collect(split, samples, trace.names).items()
+        }
         self._last = trace.output
         self._chosen = {}
 
@@ -134,12 +141,10 @@ class LayerGames:
 
     def _part(self, name, number, stays):
         """Moments, owners and total variance of what one layer reads and wants."""
-        moments = self.moments[name]
+        gram, cross, variances = self.moments[name]
         owners = np.repeat(self.players.consumers[name], self._columns_per_input[name])
         columns = np.flatnonzero(stays[owners])
-        gram = moments.gram.cpu().numpy()[np.ix_(columns, columns)]
-        cross = moments.cross.cpu().numpy()[columns]
-        variances = moments.target_variances.cpu().numpy()
+        gram, cross = gram[np.ix_(columns, columns)], cross[columns]
         n_own = self._n_own[name]
         made = self.players.producers.get(name)
         own = np.arange(n_own) if made is None else np.flatnonzero(stays[made])

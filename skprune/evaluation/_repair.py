@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from skprune.evaluation._graph import rectified_layers
-from skprune.evaluation._moments import Moments, columns_of, rows_of
+from skprune.evaluation._moments import Moments, columns_of, rows_of, watch_layers
 from skprune.evaluation._samples import Samples
 from skprune.evaluation._trace import trace_layers
 from skprune.networks import evaluating
@@ -90,7 +90,7 @@ class Repairer:
                 for name in self._trace.names:
                     self._refit_layer(pruned, name, keep)
             if method != "none" and self._trace.output is not None:
-                self._refit_output(pruned, keep)
+                self._refit_output(pruned)
         return pruned
 
     def _refit_layer(self, pruned, name, keep):
@@ -112,7 +112,7 @@ class Repairer:
         if centred:
             layer.bias.copy_(bias)
 
-    def _refit_output(self, pruned, keep):
+    def _refit_output(self, pruned):
         """Minimise the task's loss over the output layer."""
         layer = pruned.layer_in(pruned.rest, self._trace.output)
         columns = self._read(pruned, layer)
@@ -146,18 +146,16 @@ class Repairer:
     def _dense_rows(self, name):
         """What a layer of the dense module gives on all samples, as rows."""
         if name not in self._dense:
-            layer = self.split.rest.get_submodule(name)
             parts = []
-            handle = layer.register_forward_hook(
+
+            def keep(_, layer, inputs, output):
                 # A copy: a ReLU behind it may work in place.
-                lambda own, _, output: parts.append(rows_of(own, output).clone())
-            )
-            try:
+                parts.append(rows_of(layer, output).clone())
+
+            rest = self.split.rest
+            with watch_layers(rest, [name], keep), evaluating(rest):
                 for features, _ in self.samples.batches():
-                    with evaluating(self.split.rest):
-                        self.split.run(features)
-            finally:
-                handle.remove()
+                    self.split.run(features)
             self._dense[name] = torch.cat(parts)
         return self._dense[name]
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from skprune.evaluation._moments import columns_of, is_linear_map, watch_layers
-from skprune.networks import evaluating
+from skprune.networks import call, evaluating
 
-__all__ = ["LayerTrace", "trace_layers"]
+__all__ = ["LayerTrace", "last_linear", "trace_layers"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,28 @@ def trace_layers(split, samples):
         and isinstance(split.rest.get_submodule(name), nn.Linear)
     ]
     return LayerTrace(names, last[0] if last else None, size)
+
+
+def last_linear(module, example_input):
+    """Name of the last Linear layer that a module calls: its output layer.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A module.
+    example_input : tensor, tuple of tensors or dict of tensors
+        A batch.
+
+    Returns
+    -------
+    name : str or None
+        None where the module calls no Linear layer.
+    """
+    linear = [
+        name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)
+    ]
+    called = [None]
+    watched = watch_layers(module, linear, lambda name, *_: called.append(name))
+    with watched, evaluating(module), torch.no_grad():
+        call(module, example_input)
+    return called[-1]

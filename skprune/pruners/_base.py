@@ -217,29 +217,24 @@ class BasePruner(TransformerMixin, BaseEstimator):
         if X_val is not None:
             X_val, y_val = self._checked(X_val), check_targets(y_val, classifier)
         if classifier:
-            known = _classes_of(net, X) if frozen else np.unique(y)
-            if len(known) < 2:
-                raise ValueError(
-                    f"y holds one class only, {known.tolist()}; a classifier needs "
-                    "samples of two classes at least."
-                )
-            if isinstance(net, NeuralNetBinaryClassifier) and len(known) > 2:
-                raise ValueError(
-                    f"y holds {len(known)} classes and estimator is a "
-                    "NeuralNetBinaryClassifier; use a NeuralNetClassifier."
-                )
-            self.classes_ = np.asarray(known)
+            self.classes_ = _checked_classes(net, frozen, X, y)
             y = encode(y, self.classes_, "y")
             y_val = None if y_val is None else encode(y_val, self.classes_, "y_val")
-        elif hasattr(self, "classes_"):
-            del self.classes_
-        if not classifier:
+        else:
+            vars(self).pop("classes_", None)
             y, y_val = (v if v is None else v.reshape(len(v), -1) for v in (y, y_val))
         if len(y) != _n_rows(X):
             raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        fraction = self.validation_fraction
-        return split_data(X, y, X_val, y_val, fraction, classifier, seed, frozen)
+        return split_data(
+            X,
+            y,
+            X_val,
+            y_val,
+            self.validation_fraction,
+            classifier,
+            self._seed(),
+            frozen,
+        )
 
     def _trained_net(self, data):
         """The frozen net, or a clone trained on the training samples."""
@@ -257,24 +252,28 @@ class BasePruner(TransformerMixin, BaseEstimator):
         if self.random_state is None:
             yield
             return
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        seed = self._seed()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             yield
 
+    def _seed(self):
+        """A seed drawn by `random_state`."""
+        return check_random_state(self.random_state).randint(2**31 - 1)
+
     def _rehearse(self, data):
-        """Run an untrained copy of the net once, so that errors come before training.
+        """Run a copy of the net once, so that errors come before training.
 
         Returns
         -------
         net : skorch.NeuralNet or None
-            The copy, or the frozen net itself; None where the module takes its shape
+            The copy; None where the module takes its shape
             in training, and can be checked only afterwards.
         """
         net, frozen = self._checked_net()
         try:
             with torch.random.fork_rng():
-                net = net if frozen else clone(net).initialize()
+                net = _with_own_module(net) if frozen else clone(net).initialize()
             example = first_rows(net, data.X)
             with evaluating(net.module_), torch.no_grad():
                 outputs = tensors_in(call(net.module_, example))[0]
@@ -360,11 +359,26 @@ def _with_own_module(net):
     return twin
 
 
-def _classes_of(net, X):
-    """Labels of a trained net; skorch's are indices where none were given."""
-    if getattr(net, "classes", None) is not None:
-        return np.asarray(net.classes)
-    return np.arange(net.predict_proba(take_rows(X, slice(0, 2))).shape[1])
+def _checked_classes(net, frozen, X, y):
+    """Labels that the net tells apart, refused where it cannot."""
+    if not frozen:
+        known = np.unique(y)
+    elif getattr(net, "classes", None) is not None:
+        known = np.asarray(net.classes)
+    else:
+        # The labels of a skorch net are the indices of its outputs.
+        known = np.arange(net.predict_proba(take_rows(X, slice(0, 2))).shape[1])
+    if len(known) < 2:
+        raise ValueError(
+            f"y holds one class only, {known.tolist()}; a classifier needs samples of "
+            "two classes at least."
+        )
+    if isinstance(net, NeuralNetBinaryClassifier) and len(known) > 2:
+        raise ValueError(
+            f"y holds {len(known)} classes and estimator is a "
+            "NeuralNetBinaryClassifier; use a NeuralNetClassifier."
+        )
+    return known
 
 
 def _input_types(net):
@@ -388,33 +402,3 @@ def _n_rows(X):
     if isinstance(X, dict):
         return _n_rows(next(iter(X.values())))
     return X.shape[0] if hasattr(X, "shape") else len(X)
-
-
-def output_layer(module, example):
-    """Name of the last Linear layer that is called: the output layer.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A module.
-    example : tensor, tuple of tensors or dict of tensors
-        A batch.
-
-    Returns
-    -------
-    name : str or None
-        None where the module calls no Linear layer.
-    """
-    called = []
-    handles = [
-        layer.register_forward_hook(lambda *_, name=name: called.append(name))
-        for name, layer in module.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-    ]
-    try:
-        with evaluating(module), torch.no_grad():
-            call(module, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return called[-1] if called else None

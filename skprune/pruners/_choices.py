@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
+from skprune.evaluation import BLOCK_SIZE
 from skprune.scorers import BanzhafScorer, BiasedBanzhafScorer, ShapleyScorer
 from skprune.strategies import (
     IteratedBuilding,
@@ -84,7 +85,7 @@ def named_scorer(name, bias, n_evaluations, seed):
 
 def step_budget(n_players, n_samples):
     """Payoffs that score the players once: fewer where more blocks play."""
-    n_blocks = -(-n_samples // 16)
+    n_blocks = -(-n_samples // BLOCK_SIZE)
     return int(np.clip(_PER_STEP // n_blocks, _FEWEST, _MOST)) * n_players + 2
 
 

@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 from joblib import effective_n_jobs
 from sklearn.base import _fit_context
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -25,12 +24,13 @@ from skprune.evaluation import (
     LayerGames,
     critical_size,
     first_rows,
+    last_linear,
     resolve_payoff,
     take_rows,
     task_of,
 )
 from skprune.networks import evaluating, find_players, size_of
-from skprune.pruners._base import BasePruner, output_layer
+from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import (
     POWER_INDICES,
     SEARCHES,
@@ -397,16 +397,13 @@ class GTAPPruner(BasePruner):
         """The index behind `scores_`: the one of the search, else Shapley."""
         return scorer or named_scorer("shapley", None, "auto", self._seed())
 
-    def _seed(self):
-        """A seed drawn by `random_state`."""
-        return check_random_state(self.random_state).randint(2**31 - 1)
-
     def _critical(self, stage):
         """MCUE on the validation samples, once."""
         if self.critical_size_ is None:
             data = stage.data
-            rows = np.linspace(0, len(data.y_game) - 1, _CRITICAL_SAMPLES).astype(int)
-            X, y = take_rows(data.X_game, np.unique(rows)), data.y_game[np.unique(rows)]
+            n, most = len(data.y_game), _CRITICAL_SAMPLES
+            rows = np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+            X, y = take_rows(data.X_game, rows), data.y_game[rows]
             game = stage.evaluator(stage.task.default_payoff, X, y)
             self.critical_size_ = critical_size(game, random_state=self._seed())
             self._say("critical size {:.3f}", self.critical_size_.fraction)
@@ -452,7 +449,7 @@ class GTAPPruner(BasePruner):
         self.scores_ = scores
         self._before = size_of(stage.net.module_, stage.example, stage.players)
         self._output_layer_of = {
-            size: output_layer(result.net.module_, stage.example)
+            size: last_linear(result.net.module_, stage.example)
             for size, result in self._results.items()
         }
 

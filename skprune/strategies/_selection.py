@@ -58,8 +58,8 @@ def keep_best(
     if not floors.sum() <= n_keep <= values.size:
         raise ValueError(
             f"n_keep={n_keep} is not between the floor of {floors.sum()} players "
-            f"(min_per_group={min_per_group!r}) and all {values.size}; change n_keep or "
-            "min_per_group."
+            f"(min_per_group={min_per_group!r}) and all {values.size}; change n_keep "
+            "or min_per_group."
         )
     best_first = rank(values, ties)[::-1]
     keep = np.zeros(values.size, dtype=bool)
