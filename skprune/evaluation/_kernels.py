@@ -10,19 +10,16 @@ lowest class wins, as in `torch.argmax`. NaN outputs are never right.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skprune.evaluation._lane_math import PAYOFFS
-from skprune.evaluation._tail import Tail, lay_out
+from skprune.evaluation._tail import lay_out
 from skprune.evaluation._tail_flips import play_flips
 from skprune.evaluation._tail_layers import play_coalitions
 from skprune.evaluation._tail_outputs import play_output_flips, play_output_walks
-from skprune.evaluation._tail_problem import TailProblem
+from skprune.evaluation._tail_problem import FoldedTail, TailProblem
 from skprune.evaluation._tail_walks import play_walks
-from skprune.evaluation._tail_workspace import make_workspace
 
 __all__ = [
     "TailProblem",
@@ -31,9 +28,6 @@ __all__ = [
     "prepare_tail",
     "walk_marginals",
 ]
-
-# Blocks are summed up in at most so many groups, in a fixed order.
-_MAX_GROUPS = 32
 
 
 def prepare_tail(
@@ -123,18 +117,14 @@ def coalition_payoffs(
     """
     coalitions = np.ascontiguousarray(coalitions, dtype=np.bool_)
     _check_shape("coalitions", coalitions, (len(coalitions), tail.n_players))
-    out = np.zeros(len(coalitions))
     if not len(coalitions):
-        return out
-    folded, _ = tail.fold(coalitions[0], (coalitions != coalitions[0]).any(axis=0))
-    parts = np.array_split(np.arange(len(out)), min(len(out), n_threads))
+        return np.zeros(0)
+    folded = tail.fold(coalitions[0], (coalitions != coalitions[0]).any(axis=0))
 
-    def play(part):
-        rows = slice(part[0], part[-1] + 1)
-        play_coalitions(folded, make_workspace(folded), coalitions[rows], out[rows])
+    def play(table, work, rows, out):
+        play_coalitions(table, work, coalitions[rows], out)
 
-    list(_in_threads(play, parts, n_threads))
-    return out / tail.n_samples
+    return _in_parts(play, folded, (len(coalitions),), n_threads)
 
 
 def walk_marginals(
@@ -179,16 +169,14 @@ def walk_marginals(
     _check_indices("orders", orders, len(free))
     n_blocks = tail.n_blocks if orders.shape[1:2] != (1,) else 1
     _check_shape("orders", orders, (len(orders), n_blocks, len(free)))
-    folded, is_bounded = tail.fold(start, np.isin(np.arange(tail.n_players), free))
+    folded = tail.fold(start, np.isin(np.arange(tail.n_players), free))
 
-    counts = is_bounded and _is_counted(folded, free)
-    walk = play_output_walks if counts else play_walks
+    walk = play_output_walks if _has_columns(folded, free) else play_walks
 
-    def play(work, blocks, out):
-        walk(folded, work, start, free, orders, *blocks, out)
+    def play(table, work, rows, out):
+        walk(table, work, start, free, orders[rows], out)
 
-    shape = (len(orders), len(free))
-    return _sum_over_blocks(play, folded, shape, n_threads, counts)
+    return _in_parts(play, folded, (len(orders), len(free)), n_threads)
 
 
 def flip_marginals(
@@ -230,16 +218,14 @@ def flip_marginals(
         return np.zeros((len(coalitions), len(free)))
     changing = (coalitions != coalitions[0, 0]).any(axis=(0, 1))
     changing[free] = True
-    folded, is_bounded = tail.fold(coalitions[0, 0], changing)
+    folded = tail.fold(coalitions[0, 0], changing)
 
-    counts = is_bounded and _is_counted(folded, free)
-    flip = play_output_flips if counts else play_flips
+    flip = play_output_flips if _has_columns(folded, free) else play_flips
 
-    def play(work, blocks, out):
-        flip(folded, work, free, coalitions, *blocks, out)
+    def play(table, work, rows, out):
+        flip(table, work, free, coalitions[rows], out)
 
-    shape = (len(coalitions), len(free))
-    return _sum_over_blocks(play, folded, shape, n_threads, counts)
+    return _in_parts(play, folded, (len(coalitions), len(free)), n_threads)
 
 
 def _check_shape(name, array, shape):
@@ -258,36 +244,25 @@ def _check_indices(name, indices, size):
         )
 
 
-def _is_counted(tail, free):
-    """Whether the kernels for accuracies of the last layer know the players."""
-    n_columns = np.diff(tail.player_start)[free]
-    return tail.payoff == PAYOFFS["accuracy"] and np.all(n_columns == 1)
+def _has_columns(folded, free):
+    """Whether the kernels for single columns of the last layer know the players."""
+    n_columns = np.diff(folded.layout.player_start)[free]
+    return folded.is_bounded and bool(np.all(n_columns == 1))
 
 
-def _sum_over_blocks(play: Callable, tail: Tail, shape, n_threads, counts):
-    """Play groups of blocks in threads and add them up in a fixed order."""
-    # Whole numbers may be grouped in any way: their sums are exact.
-    n_groups = min(tail.n_blocks, n_threads if counts else _MAX_GROUPS)
-    dtype = np.int64 if counts else np.float64
-    edges = np.linspace(0, tail.n_blocks, n_groups + 1).astype(np.int64)
-    spare = [make_workspace(tail) for _ in range(n_threads)]
+def _in_parts(play: Callable, folded: FoldedTail, shape, n_threads):
+    """Play rows in threads; each row is summed up by one of them, block after block."""
+    out = np.zeros(shape)
+    parts = np.array_split(np.arange(len(out)), max(1, min(len(out), n_threads)))
 
-    def play_group(blocks):
-        work, out = spare.pop(), np.zeros(shape, dtype=dtype)
-        play(work, blocks, out)
-        spare.append(work)
-        return out
+    def play_part(part):
+        rows = slice(part[0], part[-1] + 1) if part.size else slice(0)
+        with folded.workspace() as work:
+            play(folded.table, work, rows, out[rows])
 
-    total = np.zeros(shape, dtype=dtype)
-    for part in _in_threads(play_group, list(pairwise(edges)), n_threads):
-        total += part
-    return total / tail.n_samples
-
-
-def _in_threads(function, items, n_threads):
-    """Results of a function that releases the GIL, in the order of the items."""
-    if n_threads == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(n_threads) as pool:
-        yield from pool.map(function, items)
+    if len(parts) == 1:
+        play_part(parts[0])
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(play_part, parts))
+    return out / folded.layout.n_samples

@@ -37,13 +37,9 @@ __all__ = [
     "first_lanes",
     "fma",
     "load",
-    "maximum",
-    "polynomial",
-    "power_of_two",
     "row_address",
     "select",
     "splat",
-    "split_exponent",
     "store",
     "sum_lanes",
 ]
@@ -144,70 +140,6 @@ def fma(typingctx, left, right, summand):
 
 
 @intrinsic
-def maximum(typingctx, left, right):
-    """The larger number of each lane; NaN where one of them is NaN."""
-
-    def codegen(context, builder, signature, args):
-        return emit_call(builder, "llvm.maximum.v16f32", args)
-
-    return FLOATS(FLOATS, FLOATS), codegen
-
-
-@intrinsic
-def polynomial(typingctx, value, coefficients):
-    """Polynomial in `value`, coefficients (a tuple) from the highest power down."""
-
-    def codegen(context, builder, signature, args):
-        value, coefficients = args
-        total, *rest = (
-            broadcast(builder, builder.fptrunc(number, _FLOAT), VECTOR)
-            for number in cgutils.unpack_tuple(builder, coefficients)
-        )
-        for number in rest:
-            total = emit_call(builder, "llvm.fmuladd.v16f32", [total, value, number])
-        return total
-
-    return FLOATS(FLOATS, coefficients), codegen
-
-
-@intrinsic
-def power_of_two(typingctx, shifted):
-    """2**n for lanes that hold n + 1.5 * 2**23, n a whole number in [-126, 127]."""
-
-    def codegen(context, builder, signature, args):
-        # The lowest bits of such a number are those of n: they become the exponent.
-        bits = builder.bitcast(args[0], _INT_VECTOR)
-        exponent = builder.shl(bits, ir.Constant(_INT_VECTOR, [23] * LANES))
-        one = ir.Constant(_INT_VECTOR, [127 << 23] * LANES)
-        return builder.bitcast(builder.add(exponent, one), VECTOR)
-
-    return FLOATS(FLOATS), codegen
-
-
-@intrinsic
-def split_exponent(typingctx, value):
-    """Lanes m in [1, 2) and e with value = m * 2**e, for positive normal lanes."""
-
-    def codegen(context, builder, signature, args):
-        bits = builder.bitcast(args[0], _INT_VECTOR)
-
-        def constant(number):
-            return ir.Constant(_INT_VECTOR, [number] * LANES)
-
-        exponent = builder.sub(builder.lshr(bits, constant(23)), constant(127))
-        fraction = builder.or_(
-            builder.and_(bits, constant((1 << 23) - 1)), constant(127 << 23)
-        )
-        parts = [
-            builder.bitcast(fraction, VECTOR),
-            builder.sitofp(exponent, VECTOR),
-        ]
-        return cgutils.pack_array(builder, parts, VECTOR)
-
-    return types.UniTuple(FLOATS, 2)(FLOATS), codegen
-
-
-@intrinsic
 def select(typingctx, mask, chosen, other):
     """`chosen` where the mask is True, `other` elsewhere."""
 
@@ -274,6 +206,16 @@ def sum_lanes(typingctx, value):
     return types.float64(FLOATS), codegen
 
 
+@intrinsic
+def invert(typingctx, mask):
+    """The lanes that are not in a mask."""
+
+    def codegen(context, builder, signature, args):
+        return builder.not_(args[0])
+
+    return MASK(MASK), codegen
+
+
 def _operator(function, kinds, returns, emit):
     """Give one of Python's operators a meaning for lanes."""
 
@@ -313,3 +255,10 @@ for _function, _emit in (
     (operator.or_, ir.IRBuilder.or_),
 ):
     _operator(_function, (MASK, MASK), MASK, _emit)
+
+
+@overload(operator.invert, inline="always")
+def _not(mask):
+    if mask is MASK:
+        return lambda mask: invert(mask)
+    return None

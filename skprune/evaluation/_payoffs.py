@@ -13,7 +13,7 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 from torch.nn import functional
 
-from skprune.evaluation._lane_math import SMOOTHING
+from skprune.evaluation._lane_payoffs import SMOOTHING
 
 __all__ = ["PAYOFFS", "Payoff", "Task", "resolve_payoff", "task_of"]
 

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from skprune.evaluation._lane_math import ACTIVATIONS, PAYOFFS
+from skprune.evaluation._lane_math import ACTIVATIONS
+from skprune.evaluation._lane_payoffs import PAYOFFS
 from skprune.evaluation._lanes import LANES
+from skprune.evaluation._pointers import reader
 from skprune.evaluation._tail_workspace import TILE, aligned
 
-__all__ = ["Tail", "lay_out"]
+__all__ = ["Tail", "lay_out", "read_tail"]
 
 
 class Tail(NamedTuple):
@@ -83,6 +85,9 @@ class Tail(NamedTuple):
     player_start: NDArray[np.int64]
     player_columns: NDArray[np.int64]
     payoff: int
+
+
+read_tail = reader(Tail)
 
 
 def lay_out(

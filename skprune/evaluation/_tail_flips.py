@@ -7,30 +7,30 @@ and its two halves add each other's contributions. That costs log2(n) updates a 
 """
 
 import numpy as np
-from numba import njit
 
-from skprune.evaluation._lanes import fma, load, splat, store
-from skprune.evaluation._pointers import borrow
+from skprune.evaluation._lanes import load
+from skprune.evaluation._pointers import entry_point, kernel_part
+from skprune.evaluation._tail import read_tail
+from skprune.evaluation._tail_joins import add_column, feeds_at_once, join_column
 from skprune.evaluation._tail_layers import accumulate, finish, n_outputs, settle
+from skprune.evaluation._tail_workspace import read_workspace
 
 __all__ = ["play_flips"]
 
 
-@njit(nogil=True, cache=True)
-def play_flips(
-    tail_arrays, work_arrays, free, coalitions, first_block, last_block, out
-):
-    """Add the marginals of the free players in some blocks to `out` (m, n_free).
+@entry_point
+def play_flips(tail_table, work_table, free, coalitions, out):
+    """Add the marginals of the free players to `out` (m, n_free).
 
     `coalitions` has the shape (m, n_blocks, n_players), or 1 in place of n_blocks.
     """
-    tail, work = borrow(tail_arrays), borrow(work_arrays)
+    tail, work = read_tail(tail_table), read_workspace(work_table)
     position = np.full(tail.n_players, -1, dtype=np.int64)
     for at in range(len(free)):
         position[free[at]] = at
     is_free = position >= 0
     n_fixed = np.zeros(tail.n_layers, dtype=np.int64)
-    for block in range(first_block, last_block):
+    for block in range(tail.n_blocks):
         own = block if coalitions.shape[1] > 1 else 0
         for index in range(len(coalitions)):
             coalition = coalitions[index, own]
@@ -53,26 +53,27 @@ def play_flips(
                     )
 
 
-@njit(nogil=True)
+@kernel_part
 def _payoff_with(tail, work, player, block):
     """Payoff of the settled coalition and one player more."""
     layer = tail.player_layer[player]
+    first, last = tail.player_start[player], tail.player_start[player + 1]
     units = tail.first_row[layer + 1]
-    is_last = layer == tail.n_layers - 1
+    if last - first == 1 and feeds_at_once(tail, work, layer):
+        column = tail.player_columns[first]
+        value = load(work.full, tail.first_row[layer] + column)
+        join_column(tail, work, layer, column, value, work.sums, units, work.trial)
+        return finish(tail, work, layer + 1, block)
     base = work.sums
-    for at in range(tail.player_start[player], tail.player_start[player + 1]):
+    for at in range(first, last):
         column = tail.player_columns[at]
         value = load(work.full, tail.first_row[layer] + column)
-        start = tail.weight_start[layer] + column * tail.stride[layer]
-        for u in range(n_outputs(tail, work, layer)):
-            unit = u if is_last else work.columns[units + u]
-            weight = splat(tail.weights[start + unit])
-            store(work.trial, units + u, fma(weight, value, load(base, units + u)))
+        add_column(tail, work, layer, column, value, base, work.trial)
         base = work.trial
     return finish(tail, work, layer, block)
 
 
-@njit(nogil=True)
+@kernel_part
 def _leave_out(tail, work, layer, n_fixed, position, block, payoff, marginals):
     """Add the marginals of a layer's present free players to `marginals`."""
     players, bounds = _present_players(tail, work, layer, n_fixed)
@@ -80,10 +81,19 @@ def _leave_out(tail, work, layer, n_fixed, position, block, payoff, marginals):
     ranges = np.empty((2 * len(bounds), 5), dtype=np.int64)
     ranges[0] = np.array([0, len(players), 0, 0, n_fixed])
     n_ranges = 1
+    at_once = feeds_at_once(tail, work, layer)
     while n_ranges:
         n_ranges -= 1
         low, high, depth, start, stop = ranges[n_ranges]
         is_leaf = high - low == 1
+        if is_leaf and depth and stop - start == 1 and at_once:
+            column = work.columns[tail.first_row[layer] + start]
+            value = load(work.packed, tail.first_row[layer] + start)
+            above = (depth - 1) * tail.stride[layer]
+            join_column(tail, work, layer, column, value, work.stack, above, work.trial)
+            without = finish(tail, work, layer + 1, block)
+            marginals[position[players[low]]] += payoff - without
+            continue
         accumulate(
             work.weights,
             tail.weight_start[layer],
@@ -97,6 +107,7 @@ def _leave_out(tail, work, layer, n_fixed, position, block, payoff, marginals):
             work.trial if is_leaf else work.stack,
             units if is_leaf else depth * tail.stride[layer],
             n_out,
+            False,
         )
         if is_leaf:
             without = finish(tail, work, layer, block)
@@ -114,7 +125,7 @@ def _leave_out(tail, work, layer, n_fixed, position, block, payoff, marginals):
             n_ranges += 1
 
 
-@njit(nogil=True)
+@kernel_part
 def _present_players(tail, work, layer, n_fixed):
     """A layer's present free players, and where their columns start in its list."""
     first, n_present = tail.first_row[layer], work.n_present[layer]

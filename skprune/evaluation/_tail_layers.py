@@ -7,12 +7,15 @@ ties.
 """
 
 import numpy as np
-from numba import njit
 
-from skprune.evaluation._lane_math import ACTIVATIONS, activate_rows, block_payoff
+from skprune.evaluation._lane_math import ACTIVATIONS, activate_rows
+from skprune.evaluation._lane_passes import plain_pass, rectified_pass
+from skprune.evaluation._lane_payoffs import block_payoff
 from skprune.evaluation._lane_tiles import load_tile, store_tile, tile_fma
-from skprune.evaluation._lanes import load, select, splat, store
-from skprune.evaluation._pointers import borrow
+from skprune.evaluation._lanes import load, splat, store
+from skprune.evaluation._pointers import entry_point, kernel_part
+from skprune.evaluation._tail import read_tail
+from skprune.evaluation._tail_workspace import read_workspace
 
 __all__ = [
     "accumulate",
@@ -29,84 +32,52 @@ __all__ = [
 _RELU = ACTIVATIONS["relu"]
 
 
-def _make_passes(rectifies):
-    """Compile passes over the inputs that sum up 8 and 10 outputs in registers.
+@kernel_part
+def accumulate(
+    weights,
+    at,
+    n_slots,
+    start,
+    stop,
+    rows,
+    row,
+    base,
+    base_row,
+    out,
+    out_row,
+    n_out,
+    rectifies,
+):
+    """out[u] = base[u] + the sum over start <= j < stop of weight * rows[j].
 
-    Fewer would be no faster: each sum waits for the one before it, and it takes eight
-    of them side by side to keep the processor busy. `rectifies` reads negative rows as
-    0.
+    `weights` holds from `at` on a layer of `n_slots` columns in tiles of 8 outputs;
+    rows beyond the last output, up to a multiple of 8, may be overwritten. `rectifies`
+    reads negative rows as 0.
     """
-
-    @njit(nogil=True)
-    def read(rows, row):
-        value = load(rows, row)
+    n, step = stop - start, 8 * n_slots
+    at, inputs = at + 8 * start, (rows, row + start)
+    for u in range(0, n_out, 8):
+        to, of = out_row + u, base_row + u
+        # Fewer than eight sums side by side would be no faster: each waits for the one
+        # before it.
+        if 8 < n_out - u <= 10:
+            wide = load_tile(base, of, 10)
+            if rectifies:
+                wide = rectified_pass(wide, weights, at, step, n, inputs)
+            else:
+                wide = plain_pass(wide, weights, at, step, n, inputs)
+            store_tile(out, to, wide)
+            break
+        tile = load_tile(base, of, 8)
         if rectifies:
-            return select(value < splat(0.0), splat(0.0), value)
-        return value
-
-    @njit(nogil=True)
-    def pass_8(weights, at, n_columns, rows, row, base, base_row, out, out_row):
-        tile = load_tile(base, base_row, 8)
-        for j in range(n_columns):
-            tile = tile_fma(tile, weights, at + 8 * j, read(rows, row + j))
-        store_tile(out, out_row, tile)
-
-    @njit(nogil=True)
-    def pass_10(weights, at, step, n_columns, rows, row, base, base_row, out, out_row):
-        tile, rest = load_tile(base, base_row, 8), load_tile(base, base_row + 8, 2)
-        for j in range(n_columns):
-            value = read(rows, row + j)
-            tile = tile_fma(tile, weights, at + 8 * j, value)
-            rest = tile_fma(rest, weights, at + step + 8 * j, value)
-        store_tile(out, out_row, tile)
-        store_tile(out, out_row + 8, rest)
-
-    return pass_8, pass_10
+            tile = rectified_pass(tile, weights, at, step, n, inputs)
+        else:
+            tile = plain_pass(tile, weights, at, step, n, inputs)
+        store_tile(out, to, tile)
+        at += step
 
 
-def _make_accumulate(rectifies):
-    """Compile a product of weights and rows."""
-    pass_8, pass_10 = _make_passes(rectifies)
-
-    @njit(nogil=True)
-    def accumulate(
-        weights,
-        at,
-        n_slots,
-        start,
-        stop,
-        rows,
-        row,
-        base,
-        base_row,
-        out,
-        out_row,
-        n_out,
-    ):
-        """out[u] = base[u] + the sum over start <= j < stop of weight * rows[j].
-
-        `weights` holds from `at` on a layer of `n_slots` columns in tiles of 8 outputs;
-        rows beyond the last output, up to a multiple of 8, may be overwritten.
-        """
-        row += start
-        n, step = stop - start, 8 * n_slots
-        at += 8 * start
-        for u in range(0, n_out, 8):
-            to, of = out_row + u, base_row + u
-            if 8 < n_out - u <= 10:
-                pass_10(weights, at, step, n, rows, row, base, of, out, to)
-                break
-            pass_8(weights, at, n, rows, row, base, of, out, to)
-            at += step
-
-    return accumulate
-
-
-accumulate = _make_accumulate(False)
-_accumulate_rectified = _make_accumulate(True)
-
-
-@njit(nogil=True)
+@kernel_part
 def feed(tail, work, layer, rows, out):
     """Pre-activations that `layer` makes of those before it, both at their rows.
 
@@ -117,19 +88,26 @@ def feed(tail, work, layer, rows, out):
     at, n_slots = tail.weight_start[layer], tail.widths[layer]
     weights, bias = work.weights, work.bias
     kind = tail.activations[layer - 1] if layer > 0 else 0
-    if kind == _RELU:
-        _accumulate_rectified(
-            weights, at, n_slots, 0, n_in, rows, first, bias, units, out, units, n_out
-        )
-        return
-    if kind:
+    if kind > _RELU:
         activate_rows(rows, first, n_in, kind, tail.slopes[layer - 1])
     accumulate(
-        weights, at, n_slots, 0, n_in, rows, first, bias, units, out, units, n_out
+        weights,
+        at,
+        n_slots,
+        0,
+        n_in,
+        rows,
+        first,
+        bias,
+        units,
+        out,
+        units,
+        n_out,
+        kind == _RELU,
     )
 
 
-@njit(nogil=True)
+@kernel_part
 def n_outputs(tail, work, layer):
     """How many outputs of a layer are present."""
     if layer == tail.n_layers - 1:
@@ -137,7 +115,7 @@ def n_outputs(tail, work, layer):
     return work.n_present[layer + 1]
 
 
-@njit(nogil=True)
+@kernel_part
 def list_columns(tail, work, layer, coalition, is_free):
     """List a layer's present columns, those of free players last and player by player.
 
@@ -160,7 +138,7 @@ def list_columns(tail, work, layer, coalition, is_free):
     return n_fixed
 
 
-@njit(nogil=True)
+@kernel_part
 def pack_layer(tail, work, layer):
     """Copy the weights between present units, and the biases of the outputs."""
     n_slots, stride = tail.widths[layer], tail.stride[layer]
@@ -168,17 +146,20 @@ def pack_layer(tail, work, layer):
     columns, units = tail.first_row[layer], tail.first_row[layer + 1]
     is_last = layer == tail.n_layers - 1
     n_in = work.n_present[layer]
-    for u in range(n_outputs(tail, work, layer)):
+    n_out = n_outputs(tail, work, layer)
+    for u in range(n_out):
         unit = u if is_last else work.columns[units + u]
         store(work.bias, units + u, splat(tail.biases[units + unit]))
-        to = start + (u // 8) * n_slots * 8 + u % 8
-        for j in range(n_in):
-            work.weights[to + j * 8] = tail.weights[
-                start + work.columns[columns + j] * stride + unit
+    for j in range(n_in):
+        of = start + work.columns[columns + j] * stride
+        for u in range(n_out):
+            unit = u if is_last else work.columns[units + u]
+            work.weights[start + ((u // 8) * n_slots + j) * 8 + u % 8] = tail.weights[
+                of + unit
             ]
 
 
-@njit(nogil=True)
+@kernel_part
 def compute_all(tail, work, layer):
     """Compute every unit that a layer feeds, present or not, before and after."""
     stride, columns = tail.stride[layer], tail.first_row[layer]
@@ -198,7 +179,7 @@ def compute_all(tail, work, layer):
     activate_rows(work.full, units, tail.widths[layer + 1], kind, slope)
 
 
-@njit(nogil=True)
+@kernel_part
 def settle(tail, work, block, coalition, is_free, n_fixed):
     """Fill the workspace with the state of one block in one coalition.
 
@@ -224,7 +205,7 @@ def settle(tail, work, block, coalition, is_free, n_fixed):
     return output_payoff(tail, work.sums, block)
 
 
-@njit(nogil=True)
+@kernel_part
 def output_payoff(tail, rows, block):
     """What a block earns with the outputs in `rows`, summed over its samples."""
     n_layers = tail.n_layers
@@ -239,7 +220,7 @@ def output_payoff(tail, rows, block):
     )
 
 
-@njit(nogil=True)
+@kernel_part
 def finish(tail, work, layer, block):
     """Payoff of a block where `trial` holds the pre-activations of `layer`."""
     for following in range(layer + 1, tail.n_layers):
@@ -247,10 +228,10 @@ def finish(tail, work, layer, block):
     return output_payoff(tail, work.trial, block)
 
 
-@njit(nogil=True, cache=True)
-def compute_prefix(tail_arrays, work_arrays, coalition, n_layers, out):
+@entry_point
+def compute_prefix(tail_table, work_table, coalition, n_layers, out):
     """Write the inputs of layer `n_layers` in one coalition to `out`."""
-    tail, work = borrow(tail_arrays), borrow(work_arrays)
+    tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free = np.zeros(len(coalition), dtype=np.bool_)
     for layer in range(n_layers):
         list_columns(tail, work, layer, coalition, is_free)
@@ -266,10 +247,10 @@ def compute_prefix(tail_arrays, work_arrays, coalition, n_layers, out):
             )
 
 
-@njit(nogil=True, cache=True)
-def play_coalitions(tail_arrays, work_arrays, coalitions, out):
+@entry_point
+def play_coalitions(tail_table, work_table, coalitions, out):
     """Payoff of each coalition, summed over the samples, block after block."""
-    tail, work = borrow(tail_arrays), borrow(work_arrays)
+    tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free = np.zeros(tail.n_players, dtype=np.bool_)
     for index in range(len(coalitions)):
         for layer in range(tail.n_layers):

@@ -1,24 +1,33 @@
-"""Compiled accuracies where only inputs of the last layer come and go.
+"""Compiled games in which only inputs of the last layer come and go, one by one.
 
 The outputs of up to ten classes stay in registers for a whole walk, and so does each
-sample's output of its own class, whose row among the others is minus infinity. A sample
-is right where the largest other output is smaller; only where they are equal it matters
-which class wins the tie. All numbers must be finite: the caller sees to that.
+sample's output of its own class, whose row among the others is minus infinity; more
+classes come in passes, which fold what they find into a state of each step. All numbers
+must be finite: the caller sees to that.
 """
 
 import numpy as np
-from numba import njit
 
+from skprune.evaluation._lane_payoffs import (
+    FEW_CLASSES,
+    MAX_CLASSES,
+    PAYOFFS,
+    counts_hits,
+    fold_outputs,
+    fold_start,
+    folded_value,
+    folds_outputs,
+    tile_wins,
+)
 from skprune.evaluation._lane_tiles import (
     load_tile,
     store_tile,
     tile_add,
-    tile_at_most,
     tile_fma,
-    tile_max,
     zero_tile,
 )
 from skprune.evaluation._lanes import (
+    LANES,
     bits,
     count_bits,
     first_lanes,
@@ -27,27 +36,19 @@ from skprune.evaluation._lanes import (
     select,
     splat,
     store,
+    sum_lanes,
 )
-from skprune.evaluation._pointers import borrow, pointer
+from skprune.evaluation._pointers import entry_point, inlined_part, kernel_part, pointer
+from skprune.evaluation._tail import read_tail
 from skprune.evaluation._tail_layers import compute_all, list_columns
-from skprune.evaluation._tail_workspace import MAX_CLASSES
+from skprune.evaluation._tail_workspace import read_workspace
 
 __all__ = ["play_output_flips", "play_output_walks"]
 
-# Bound of "output minus own output" for the classes that win ties against the own one.
-_BELOW_ZERO = float(-np.finfo(np.float32).smallest_subnormal)
+_ERROR = PAYOFFS["neg_mean_squared_error"]
 
 
-@njit(nogil=True)
-def _wins(outputs, truth, bounds):
-    """Bits of the lanes whose own class beats the classes of a tile."""
-    best = tile_max(outputs)
-    if bits(best == truth):
-        return bits(tile_at_most(outputs, truth, bounds))
-    return bits(best < truth)
-
-
-@njit(nogil=True)
+@inlined_part
 def _join(tail, work, inputs, first_class, column, outputs, truth):
     """Outputs of a tile of classes, and the own ones, with one column more."""
     value = load(tail.inputs, inputs + column)
@@ -56,57 +57,86 @@ def _join(tail, work, inputs, first_class, column, outputs, truth):
     return outputs, fma(load(work.packed, column), value, truth)
 
 
-def _make_walk(width):
-    """Compile a walk for the outputs of `width` classes."""
+def _make_note(folds):
+    """Compile how a tile of outputs enters the state of a step.
 
-    @njit(nogil=True)
+    That is a bit for each sample that is right and, where a payoff `folds`, the rows
+    best, total and truth of `work.states`.
+    """
+
+    @inlined_part
+    def note(kind, work, wanted, first_class, step, outputs, truth, right):
+        if not folds or counts_hits(kind):
+            right[step] &= bits(tile_wins(outputs, truth, wanted, first_class))
+        if folds:
+            row = 3 * step
+            if first_class == 0:
+                best, total = fold_start(kind, truth)
+                store(work.states, row + 2, truth)
+            else:
+                best, total = load(work.states, row), load(work.states, row + 1)
+            best, total = fold_outputs(kind, outputs, best, total)
+            store(work.states, row, best)
+            store(work.states, row + 1, total)
+
+    return note
+
+
+def _make_walk(width, folds):
+    """Compile a walk for the outputs of `width` classes."""
+    note = _make_note(folds)
+
+    @kernel_part
     def walk(
-        tail, work, inputs, first_class, column_of, order, n_steps, n_present, right
+        tail, work, block, first_class, column_of, order, n_steps, n_present, right
     ):
+        kind, wanted = tail.payoff, load(tail.targets, block * tail.n_targets)
         outputs = load_tile(work.sums, first_class, width)
-        bounds = load_tile(work.trial, first_class, width)
         truth = load(work.bias, 0)
+        inputs = block * tail.widths[0]
         for step in range(n_steps):
             column = column_of[order[step]]
             outputs, truth = _join(
                 tail, work, inputs, first_class, column, outputs, truth
             )
-            right[step] &= _wins(outputs, truth, bounds)
+            note(kind, work, wanted, first_class, step, outputs, truth, right)
 
     return walk
 
 
-def _make_flips(width):
+def _make_flips(width, folds):
     """Compile the flips of single columns for the outputs of `width` classes.
 
     Leaving a column out is the sum of what comes before it and of what comes after it:
     nothing is subtracted, so nothing cancels.
     """
+    note = _make_note(folds)
 
-    @njit(nogil=True)
+    @kernel_part
     def flips(
-        tail, work, inputs, first_class, column_of, order, n_steps, n_present, right
+        tail, work, block, first_class, column_of, order, n_steps, n_present, right
     ):
+        kind, wanted = tail.payoff, load(tail.targets, block * tail.n_targets)
         outputs = load_tile(work.sums, first_class, width)
-        bounds = load_tile(work.trial, first_class, width)
         truth = load(work.bias, 0)
+        inputs = block * tail.widths[0]
         for step in range(n_present):
             store_tile(work.stack, step * (width + 1), outputs)
             store(work.stack, step * (width + 1) + width, truth)
             outputs, truth = _join(
                 tail, work, inputs, first_class, column_of[order[step]], outputs, truth
             )
-        right[n_steps] &= _wins(outputs, truth, bounds)
+        note(kind, work, wanted, first_class, n_steps, outputs, truth, right)
         for step in range(n_present, n_steps):
             more, own = _join(
                 tail, work, inputs, first_class, column_of[order[step]], outputs, truth
             )
-            right[step] &= _wins(more, own, bounds)
+            note(kind, work, wanted, first_class, step, more, own, right)
         after, own_after = zero_tile(width), splat(0.0)
         for step in range(n_present - 1, -1, -1):
             less = tile_add(load_tile(work.stack, step * (width + 1), width), after)
             own = load(work.stack, step * (width + 1) + width) + own_after
-            right[step] &= _wins(less, own, bounds)
+            note(kind, work, wanted, first_class, step, less, own, right)
             after, own_after = _join(
                 tail,
                 work,
@@ -120,113 +150,114 @@ def _make_flips(width):
     return flips
 
 
-def _make_all_classes(make):
+def _make_all_classes(make, folds):
     """Compile a kernel for any number of classes from kernels for a few."""
-    pass_2, pass_5, pass_10 = make(2), make(5), make(MAX_CLASSES)
+    play_few, play_many = make(FEW_CLASSES, folds), make(MAX_CLASSES, folds)
 
-    @njit(nogil=True)
+    @kernel_part
     def all_classes(tail, work, block, column_of, order, n_steps, n_present, right):
-        inputs, first = block * tail.widths[0], 0
-        while first < tail.widths[1]:
-            left = tail.widths[1] - first
-            if left <= 2:
-                pass_2(
-                    tail,
-                    work,
-                    inputs,
-                    first,
-                    column_of,
-                    order,
-                    n_steps,
-                    n_present,
-                    right,
-                )
-            elif left <= 5:
-                pass_5(
-                    tail,
-                    work,
-                    inputs,
-                    first,
-                    column_of,
-                    order,
-                    n_steps,
-                    n_present,
-                    right,
-                )
+        for first in range(0, tail.widths[1], MAX_CLASSES):
+            play = (tail, work, block, first, column_of, order)
+            rest = (n_steps, n_present, right)
+            if tail.widths[1] - first <= FEW_CLASSES:
+                play_few(*play, *rest)
             else:
-                pass_10(
-                    tail,
-                    work,
-                    inputs,
-                    first,
-                    column_of,
-                    order,
-                    n_steps,
-                    n_present,
-                    right,
-                )
-            first += MAX_CLASSES
+                play_many(*play, *rest)
 
     return all_classes
 
 
-_walk = _make_all_classes(_make_walk)
-_flips = _make_all_classes(_make_flips)
+_counting_walk, _walk = (_make_all_classes(_make_walk, f) for f in (False, True))
+_counting_flips, _flips = (_make_all_classes(_make_flips, f) for f in (False, True))
+_note = _make_note(True)
 
 
-@njit(nogil=True, cache=True)
-def play_output_walks(
-    tail_arrays, work_arrays, start, free, orders, first_block, last_block, out
-):
-    """As `play_walks`, for accuracy, one layer and players of one column."""
-    tail, work = borrow(tail_arrays), borrow(work_arrays)
+@inlined_part
+def _value(tail, work, lanes, step, right):
+    """What a step's state earns, summed over the samples of the block."""
+    kind, earned = tail.payoff, 0.0
+    if counts_hits(kind):
+        earned += count_bits(right[step])
+    if folds_outputs(kind):
+        row = 3 * step
+        value = folded_value(
+            kind,
+            load(work.states, row + 2),
+            load(work.states, row),
+            load(work.states, row + 1),
+            tail.widths[1],
+        )
+        earned += sum_lanes(select(lanes, value, splat(0.0)))
+    return earned
+
+
+@entry_point
+def play_output_walks(tail_table, work_table, start, free, orders, out):
+    """As `play_walks`, for one layer and players of one column."""
+    tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free, columns = _column_of_each(tail, free)
-    counts = np.empty(len(free), dtype=np.int64)
+    n_free = len(free)
+    counts = np.empty(n_free + 1, dtype=np.int64)
     right, column_of = pointer(counts), pointer(columns)
-    for block in range(first_block, last_block):
+    for block in range(tail.n_blocks):
         own = block if orders.shape[1] > 1 else 0
-        _settle_block(tail, work, block)
-        before = _settle_coalition(tail, work, block, start, is_free)
-        everyone = bits(first_lanes(tail.n_lanes[block]))
+        lanes = first_lanes(tail.n_lanes[block])
+        _settle_block(tail, work, block, len(free))
+        before = _settle_coalition(tail, work, block, lanes, start, is_free, right)
         for index in range(len(orders)):
             order, marginals = pointer(orders[index, own]), pointer(out[index])
-            counts[:] = everyone
-            _walk(tail, work, block, column_of, order, len(free), 0, right)
+            counts[:] = bits(lanes)
+            if not folds_outputs(tail.payoff):
+                _counting_walk(tail, work, block, column_of, order, n_free, 0, right)
+                hits = int(before)
+                for step in range(n_free):
+                    now = count_bits(right[step])
+                    marginals[order[step]] += now - hits
+                    hits = now
+                continue
+            _walk(tail, work, block, column_of, order, n_free, 0, right)
             payoff = before
-            for step in range(len(free)):
-                joined = count_bits(right[step])
+            for step in range(n_free):
+                joined = _value(tail, work, lanes, step, right)
                 marginals[order[step]] += joined - payoff
                 payoff = joined
 
 
-@njit(nogil=True, cache=True)
-def play_output_flips(
-    tail_arrays, work_arrays, free, coalitions, first_block, last_block, out
-):
-    """As `play_flips`, for accuracy, one layer and players of one column."""
-    tail, work = borrow(tail_arrays), borrow(work_arrays)
+@entry_point
+def play_output_flips(tail_table, work_table, free, coalitions, out):
+    """As `play_flips`, for one layer and players of one column."""
+    tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free, columns = _column_of_each(tail, free)
     n_free = len(free)
     order, absent = np.empty((2, n_free + 1), dtype=np.int64)
     counts = np.empty(n_free + 1, dtype=np.int64)
     right, column_of, ordered = pointer(counts), pointer(columns), pointer(order)
-    for block in range(first_block, last_block):
+    for block in range(tail.n_blocks):
         own = block if coalitions.shape[1] > 1 else 0
-        everyone = bits(first_lanes(tail.n_lanes[block]))
-        _settle_block(tail, work, block)
+        lanes = first_lanes(tail.n_lanes[block])
+        _settle_block(tail, work, block, len(free))
         for index in range(len(coalitions)):
-            coalition = coalitions[index, own]
-            _settle_coalition(tail, work, block, coalition, is_free)
+            coalition, marginals = coalitions[index, own], pointer(out[index])
+            _settle_coalition(tail, work, block, lanes, coalition, is_free, right)
             n_present = _present_first(coalition, free, order, absent)
-            counts[:] = everyone
+            counts[:] = bits(lanes)
+            if not folds_outputs(tail.payoff):
+                _counting_flips(
+                    tail, work, block, column_of, ordered, n_free, n_present, right
+                )
+                hits = count_bits(right[n_free])
+                for step in range(n_free):
+                    change = count_bits(right[step]) - hits
+                    marginals[order[step]] += change if step >= n_present else -change
+                continue
             _flips(tail, work, block, column_of, ordered, n_free, n_present, right)
-            payoff = count_bits(right[n_free])
+            payoff = _value(tail, work, lanes, n_free, right)
             for step in range(n_free):
-                gain = count_bits(right[step]) - payoff
-                out[index, order[step]] += gain if step >= n_present else -gain
+                gain = _value(tail, work, lanes, step, right) - payoff
+                marginals[order[step]] += gain if step >= n_present else -gain
 
 
-@njit(nogil=True)
+@kernel_part
 def _column_of_each(tail, free):
     """Mask of the free players, and the column of each."""
     is_free = np.zeros(tail.n_players, dtype=np.bool_)
@@ -237,7 +268,7 @@ def _column_of_each(tail, free):
     return is_free, columns
 
 
-@njit(nogil=True)
+@kernel_part
 def _present_first(coalition, free, order, absent):
     """List the positions of the present free players, then the others'; how many.
 
@@ -254,49 +285,51 @@ def _present_first(coalition, free, order, absent):
     return n_present
 
 
-@njit(nogil=True)
-def _settle_block(tail, work, block):
-    """Fill `trial` with the bounds and `packed` with weights to the own classes."""
-    stride, wanted = tail.stride[0], load(tail.targets, block)
-    for c in range(stride + MAX_CLASSES):
-        wins_ties = wanted <= splat(c)
-        store(work.trial, c, select(wins_ties, splat(0.0), splat(_BELOW_ZERO)))
-    for column in range(tail.widths[0]):
-        value = load(tail.inputs, block * tail.widths[0] + column)
-        store(work.full, column, value)
-        store(work.packed, column, splat(0.0))
-    for c in range(tail.widths[1]):
-        is_own = wanted == splat(c)
-        if bits(is_own):
-            for column in range(tail.widths[0]):
-                weight = splat(tail.weights[column * stride + c])
-                other = load(work.packed, column)
-                store(work.packed, column, select(is_own, weight, other))
+@kernel_part
+def _settle_block(tail, work, block, n_free):
+    """Fill `packed` with weights to the own classes, and load fixed inputs."""
+    n_columns, stride = tail.widths[0], tail.stride[0]
+    if n_free < n_columns:
+        for column in range(n_columns):
+            store(work.full, column, load(tail.inputs, block * n_columns + column))
+    goal = block * tail.n_targets * LANES
+    if tail.payoff != _ERROR:
+        for lane in range(LANES):
+            work.columns[lane] = int(tail.targets[goal + lane])
+        for column in range(n_columns):
+            of, to = column * stride, column * LANES
+            for lane in range(LANES):
+                work.packed[to + lane] = tail.weights[of + work.columns[lane]]
 
 
-@njit(nogil=True)
-def _settle_coalition(tail, work, block, coalition, is_free):
-    """Fill `sums` with the outputs that do not depend on free players.
+@kernel_part
+def _settle_coalition(tail, work, block, lanes, coalition, is_free, right):
+    """Fill `sums` with the rivals' outputs that do not depend on free players.
 
-    Row 0 of `bias` gets those of the own classes. Returns how many samples are right.
+    Row 0 of `bias` gets those of the own classes. A regression's outputs are its
+    errors. Returns what the block earns, summed over its samples.
     """
-    stride, wanted = tail.stride[0], load(tail.targets, block)
+    n_outputs, kind = tail.widths[1], tail.payoff
     work.n_present[0] = 0
     if np.sum(is_free) < tail.widths[0]:
         work.n_present[0] = list_columns(tail, work, 0, coalition, is_free)
     compute_all(tail, work, 0)
-    truth, lowest = splat(0.0), splat(-np.inf)
-    for c in range(stride, stride + MAX_CLASSES):
-        store(work.sums, c, splat(-np.inf))
-    for c in range(stride):
-        output = load(work.full_sums, tail.first_row[1] + c)
-        is_own = wanted == splat(c)
-        truth = select(is_own, output, truth)
-        rival = select(is_own, lowest, output)
-        store(work.sums, c, rival if c < tail.widths[1] else lowest)
+    first, truth = tail.first_row[1], splat(0.0)
+    wanted = load(tail.targets, block * tail.n_targets)
+    for c in range(n_outputs):
+        output = load(work.full_sums, first + c)
+        if kind == _ERROR:
+            output = output - load(tail.targets, block * tail.n_targets + c)
+        else:
+            is_own = wanted == splat(c)
+            truth = select(is_own, output, truth)
+            output = select(is_own, splat(-np.inf), output)
+        store(work.sums, c, output)
+    for c in range(n_outputs, n_outputs + MAX_CLASSES):
+        store(work.sums, c, splat(0.0 if kind == _ERROR else -np.inf))
     store(work.bias, 0, truth)
-    right = bits(first_lanes(tail.n_lanes[block]))
-    for c in range(0, stride, 2):
-        rivals, bounds = load_tile(work.sums, c, 2), load_tile(work.trial, c, 2)
-        right &= _wins(rivals, truth, bounds)
-    return count_bits(right)
+    right[0] = bits(lanes)
+    for c in range(0, n_outputs, 2):
+        rivals = load_tile(work.sums, c, 2)
+        _note(kind, work, wanted, c, 0, rivals, truth, right)
+    return _value(tail, work, lanes, 0, right)

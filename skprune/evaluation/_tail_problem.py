@@ -1,13 +1,17 @@
 """A tail that remembers what its unchanging first layers answer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
+from skprune.evaluation._pointers import table_of
 from skprune.evaluation._tail import Tail
 from skprune.evaluation._tail_layers import compute_prefix
-from skprune.evaluation._tail_workspace import aligned, make_workspace
+from skprune.evaluation._tail_workspace import Workspace, aligned, make_workspace
 
-__all__ = ["TailProblem"]
+__all__ = ["FoldedTail", "TailProblem"]
 
 
 class TailProblem:
@@ -26,7 +30,7 @@ class TailProblem:
 
     def __init__(self, layout: Tail):
         self.layout = layout
-        self._last = (None, layout, _is_bounded(layout))
+        self._last = (None, FoldedTail(layout, _is_bounded(layout)))
 
     def __getstate__(self):
         return {"layout": self.layout}
@@ -51,7 +55,7 @@ class TailProblem:
 
     def fold(
         self, coalition: NDArray[np.bool_], changing: NDArray[np.bool_]
-    ) -> tuple[Tail, bool]:
+    ) -> "FoldedTail":
         """The tail from the first layer that a changing player is in.
 
         Parameters
@@ -63,27 +67,53 @@ class TailProblem:
 
         Returns
         -------
-        folded : Tail
+        folded : FoldedTail
             The layers from there on; earlier players have negative layers.
-        is_bounded : bool
-            Whether it is one layer whose sums cannot overflow.
         """
         layers = self.layout.player_layer
         first = int(min(layers[changing], default=self.layout.n_layers - 1))
         key = (first, coalition[layers < first].tobytes()) if first else None
-        known, folded, is_bounded = self._last
+        known, folded = self._last
         if known != key:
-            folded = _fold(self.layout, coalition, first) if first else self.layout
-            is_bounded = _is_bounded(folded)
-            self._last = (key, folded, is_bounded)
-        return folded, is_bounded
+            tail = _fold(self.layout, coalition, first) if first else self.layout
+            folded = FoldedTail(tail, _is_bounded(tail))
+            self._last = (key, folded)
+        return folded
+
+
+class FoldedTail:
+    """Layers to play on, and memory for the threads that do.
+
+    Parameters
+    ----------
+    layout : Tail
+        The layers.
+    is_bounded : bool
+        Whether it is one layer whose sums cannot overflow.
+    """
+
+    def __init__(self, layout: Tail, is_bounded: bool):
+        self.layout, self.is_bounded = layout, is_bounded
+        self.table = table_of(layout)
+        self._spare: list[Workspace] = []
+
+    @contextmanager
+    def workspace(self) -> Iterator[NDArray[np.int64]]:
+        """Table of a workspace that no other thread uses meanwhile."""
+        try:
+            work = self._spare.pop()
+        except IndexError:
+            work = make_workspace(self.layout)
+        yield table_of(work)
+        self._spare.append(work)
 
 
 def _fold(tail, coalition, first):
     """The layers of a tail from `first` on, reading what a coalition makes of it."""
     width, row = int(tail.widths[first]), tail.first_row[first]
     inputs = aligned(tail.n_blocks, width, tail.inputs.shape[-1])
-    compute_prefix(tail, make_workspace(tail), coalition, first, inputs)
+    work = make_workspace(tail)
+    compute_prefix(table_of(tail), table_of(work), coalition, first, inputs)
     start = tail.weight_start[first]
     return tail._replace(
         inputs=inputs,

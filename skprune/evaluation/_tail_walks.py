@@ -6,36 +6,36 @@ inputs is formed when it joins.
 """
 
 import numpy as np
-from numba import njit
 
 from skprune.evaluation._lane_math import activate_rows
 from skprune.evaluation._lanes import fma, load, splat, store
-from skprune.evaluation._pointers import borrow
+from skprune.evaluation._pointers import entry_point, kernel_part
+from skprune.evaluation._tail import read_tail
+from skprune.evaluation._tail_joins import add_column, feeds_at_once, join_for_good
 from skprune.evaluation._tail_layers import (
     accumulate,
     n_outputs,
     output_payoff,
     settle,
 )
+from skprune.evaluation._tail_workspace import read_workspace
 
 __all__ = ["play_walks"]
 
 
-@njit(nogil=True, cache=True)
-def play_walks(
-    tail_arrays, work_arrays, start, free, orders, first_block, last_block, out
-):
-    """Add the marginals of the free players in some blocks to `out` (m, n_free).
+@entry_point
+def play_walks(tail_table, work_table, start, free, orders, out):
+    """Add the marginals of the free players to `out` (m, n_free).
 
     `orders` has the shape (m, n_blocks, n_free), or 1 in place of n_blocks.
     """
-    tail, work = borrow(tail_arrays), borrow(work_arrays)
+    tail, work = read_tail(tail_table), read_workspace(work_table)
     coalition = start.copy()
     for player in free:
         coalition[player] = False
     is_free = np.zeros(len(start), dtype=np.bool_)
     n_fixed = np.zeros(tail.n_layers, dtype=np.int64)
-    for block in range(first_block, last_block):
+    for block in range(tail.n_blocks):
         own = block if orders.shape[1] > 1 else 0
         for index in range(len(orders)):
             payoff = settle(tail, work, block, coalition, is_free, n_fixed)
@@ -46,61 +46,83 @@ def play_walks(
                 payoff = joined
 
 
-@njit(nogil=True)
+@kernel_part
 def _join(tail, work, player):
     """Let one player join the state in the workspace."""
     layer = tail.player_layer[player]
-    for at in range(tail.player_start[player], tail.player_start[player + 1]):
-        column = tail.player_columns[at]
+    first, last = tail.player_start[player], tail.player_start[player + 1]
+    following = layer + 1
+    for at in range(first, last):
+        column, slot = tail.player_columns[at], work.n_present[layer]
         if layer > 0:
             _wake_unit(tail, work, layer, column)
+            _append_weights(tail, work, layer, column)
         else:
-            store(work.packed, work.n_present[0], load(work.full, column))
-        _add_column(tail, work, layer, column)
-    for following in range(layer + 1, tail.n_layers):
-        _refresh(tail, work, following)
+            store(work.packed, slot, load(work.full, column))
+        work.columns[tail.first_row[layer] + slot] = column
+        work.n_present[layer] += 1
+        value = load(work.packed, tail.first_row[layer] + slot)
+        if last - first == 1 and feeds_at_once(tail, work, layer):
+            join_for_good(tail, work, layer, column, value)
+            following = layer + 2
+        else:
+            add_column(tail, work, layer, column, value, work.sums, work.sums)
+    for later in range(following, tail.n_layers):
+        _refresh(tail, work, later)
 
 
-@njit(nogil=True)
+@kernel_part
 def _wake_unit(tail, work, layer, unit):
     """Compute a unit that joins the inputs of `layer`, from the inputs present."""
     before = layer - 1
     columns, units = tail.first_row[before], tail.first_row[layer]
-    slot = work.n_present[layer]
-    start, stride = tail.weight_start[before], tail.stride[before]
-    to = start + (slot // 8) * tail.widths[before] * 8 + slot % 8
-    total = splat(tail.biases[units + unit])
-    store(work.bias, units + slot, total)
-    for j in range(work.n_present[before]):
-        weight = tail.weights[start + work.columns[columns + j] * stride + unit]
-        work.weights[to + j * 8] = weight
-        total = fma(splat(weight), load(work.packed, columns + j), total)
+    slot, n_present = work.n_present[layer], work.n_present[before]
+    start, stride = tail.weight_start[before] + unit, tail.stride[before]
+    # Four sums side by side: each would wait for its last addition.
+    sums = (splat(tail.biases[units + unit]), splat(0.0), splat(0.0), splat(0.0))
+    store(work.bias, units + slot, sums[0])
+    for j in range(0, n_present - n_present % 4, 4):
+        sums = (
+            _with_input(tail, work, start, stride, columns + j, sums[0]),
+            _with_input(tail, work, start, stride, columns + j + 1, sums[1]),
+            _with_input(tail, work, start, stride, columns + j + 2, sums[2]),
+            _with_input(tail, work, start, stride, columns + j + 3, sums[3]),
+        )
+    total = (sums[0] + sums[1]) + (sums[2] + sums[3])
+    for j in range(n_present - n_present % 4, n_present):
+        total = _with_input(tail, work, start, stride, columns + j, total)
+    if before > 0:
+        to = tail.weight_start[before]
+        to += (slot // 8) * tail.widths[before] * 8 + slot % 8
+        for j in range(n_present):
+            weight = tail.weights[start + work.columns[columns + j] * stride]
+            work.weights[to + j * 8] = weight
     store(work.sums, units + slot, total)
     store(work.packed, units + slot, total)
     kind, slope = tail.activations[before], tail.slopes[before]
     activate_rows(work.packed, units + slot, 1, kind, slope)
 
 
-@njit(nogil=True)
-def _add_column(tail, work, layer, column):
-    """Append a column to a layer's list and add what it gives to the sums."""
-    first, units = tail.first_row[layer], tail.first_row[layer + 1]
-    slot = work.n_present[layer]
-    work.columns[first + slot] = column
-    work.n_present[layer] += 1
-    value = load(work.packed, first + slot)
+@kernel_part
+def _with_input(tail, work, start, stride, row, total):
+    """A unit's sum and what one present input adds to it."""
+    weight = tail.weights[start + work.columns[row] * stride]
+    return fma(splat(weight), load(work.packed, row), total)
+
+
+@kernel_part
+def _append_weights(tail, work, layer, column):
+    """Pack a column's weights behind those of the columns present."""
+    units, slot = tail.first_row[layer + 1], work.n_present[layer]
     is_last = layer == tail.n_layers - 1
-    start = tail.weight_start[layer]
+    start, n_slots = tail.weight_start[layer], tail.widths[layer]
     row = start + column * tail.stride[layer]
     for u in range(n_outputs(tail, work, layer)):
         weight = tail.weights[row + (u if is_last else work.columns[units + u])]
-        to = start + ((u // 8) * tail.widths[layer] + slot) * 8 + u % 8
-        work.weights[to] = weight
-        total = fma(splat(weight), value, load(work.sums, units + u))
-        store(work.sums, units + u, total)
+        work.weights[start + ((u // 8) * n_slots + slot) * 8 + u % 8] = weight
 
 
-@njit(nogil=True)
+@kernel_part
 def _refresh(tail, work, layer):
     """Compute a layer anew, because the units before it have changed."""
     first = tail.first_row[layer]
@@ -122,4 +144,5 @@ def _refresh(tail, work, layer):
         work.sums,
         units,
         n_outputs(tail, work, layer),
+        False,
     )

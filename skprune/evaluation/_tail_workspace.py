@@ -5,14 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skprune.evaluation._lane_payoffs import MAX_CLASSES
 from skprune.evaluation._lanes import LANES
+from skprune.evaluation._pointers import reader
 
-__all__ = ["MAX_CLASSES", "TILE", "Workspace", "aligned", "make_workspace"]
+__all__ = ["TILE", "Workspace", "aligned", "make_workspace", "read_workspace"]
 
 # Outputs that one pass over the inputs computes together.
 TILE = 8
-# Classes that the kernels of the last layer carry in registers.
-MAX_CLASSES = 10
 
 
 class Workspace(NamedTuple):
@@ -36,6 +36,8 @@ class Workspace(NamedTuple):
         How many they are.
     stack : ndarray of shape (n_stack_rows, 16)
         Pre-activations without the players of nested ranges.
+    states : ndarray of shape (3 * n_steps, 16)
+        What the payoff of each step of a walk is made from.
     """
 
     full: NDArray[np.float32]
@@ -48,6 +50,10 @@ class Workspace(NamedTuple):
     columns: NDArray[np.int64]
     n_present: NDArray[np.int64]
     stack: NDArray[np.float32]
+    states: NDArray[np.float32]
+
+
+read_workspace = reader(Workspace)
 
 
 def aligned(*shape: int) -> NDArray[np.float32]:
@@ -76,4 +82,5 @@ def make_workspace(tail) -> Workspace:
         columns=np.zeros(n_rows, dtype=np.int64),
         n_present=np.zeros(tail.n_layers + 1, dtype=np.int64),
         stack=aligned(stack_rows, LANES),
+        states=aligned(3 * (tail.n_players + 1), LANES),
     )

@@ -1,8 +1,12 @@
 """Compiled payoffs against a plain forward pass in float64."""
 
 import math
+import os
 import pickle
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +17,8 @@ from skprune.evaluation._kernels import (
     prepare_tail,
     walk_marginals,
 )
-from skprune.evaluation._lane_math import ACTIVATIONS, PAYOFFS, SMOOTHING
+from skprune.evaluation._lane_math import ACTIVATIONS
+from skprune.evaluation._lane_payoffs import PAYOFFS, SMOOTHING
 
 LANES = 16
 FUNCTIONS = {
@@ -418,3 +423,57 @@ def test_what_does_not_fit_is_refused():
         walk_marginals(tail, start, free, free[None, None, :2])
     with pytest.raises(ValueError, match=r"start must have the shape \(3,\)"):
         walk_marginals(tail, start[:2], free, free[None, None])
+
+
+@pytest.mark.parametrize("payoff", ["accuracy", "log_likelihood", "margin"])
+def test_a_thousand_classes(payoff):
+    rng = np.random.default_rng(11)
+    for widths in ([5, 1000], [4, 6, 1000]):
+        compare(random_tail(rng, widths, "relu", payoff, 18), rng, m=1)
+
+
+NARROW = """
+import numpy as np
+from test_kernels import compare, random_tail
+
+rng = np.random.default_rng(3)
+for payoff in ("accuracy", "smoothed_accuracy"):
+    for widths in ([9, 10], [6, 7, 3], [5, 6, 4, 11]):
+        compare(random_tail(rng, widths, "gelu", payoff, 21), rng)
+"""
+
+
+def test_a_processor_with_narrower_vectors_plays_the_same(tmp_path):
+    """Compiled for the least of the processor's family: 128-bit vectors on x86."""
+    done = subprocess.run(
+        [sys.executable, "-c", NARROW],
+        env={
+            **os.environ,
+            "NUMBA_CPU_NAME": "generic",
+            "NUMBA_CPU_FEATURES": "",
+            "NUMBA_CACHE_DIR": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(__file__).parent), *filter(None, sys.path)]
+            ),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.returncode, done.stderr
+
+
+def test_importing_compiles_nothing():
+    code = (
+        "from skprune.evaluation import _kernels as k; "
+        "print([f.signatures for f in vars(k).values() if hasattr(f, 'signatures')])"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[[], [], [], [], []]"
