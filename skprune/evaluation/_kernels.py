@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skprune.evaluation._lane_payoffs import PAYOFFS
 from skprune.evaluation._tail import lay_out
 from skprune.evaluation._tail_flips import play_flips
 from skprune.evaluation._tail_layers import play_coalitions
@@ -245,9 +246,11 @@ def _check_indices(name, indices, size):
 
 
 def _has_columns(folded, free):
-    """Whether the kernels for single columns of the last layer know the players."""
-    n_columns = np.diff(folded.layout.player_start)[free]
-    return folded.is_bounded and bool(np.all(n_columns == 1))
+    """Whether the kernels for single columns of the last layer know the game."""
+    tail = folded.layout
+    is_single = np.all(np.diff(tail.player_start)[free] == 1)
+    has_classes = tail.payoff != PAYOFFS["neg_mean_squared_error"]
+    return folded.is_bounded and has_classes and bool(is_single)
 
 
 def _in_parts(play: Callable, folded: FoldedTail, shape, n_threads):

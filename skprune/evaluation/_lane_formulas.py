@@ -13,7 +13,17 @@ from llvmlite import ir
 
 from skprune.evaluation._lanes import LANES, VECTOR, emit_call
 
-__all__ = ["Lanes", "elu", "exp", "gelu", "log", "sigmoid", "silu", "tanh"]
+__all__ = [
+    "Lanes",
+    "elu",
+    "exp",
+    "exp2_of_negative",
+    "gelu",
+    "log",
+    "sigmoid",
+    "silu",
+    "tanh",
+]
 
 _INTS = ir.VectorType(ir.IntType(32), LANES)
 _LOG2_E = 1 / math.log(2.0)
@@ -23,7 +33,7 @@ _LN2_HIGH = 0.693359375
 _LN2_LOW = math.log(2.0) - _LN2_HIGH
 _LARGEST = float(np.finfo(np.float32).max)
 
-# Minimax coefficients: exp and log are those of the Cephes library, tanh and erf
+# Minimax coefficients: exp, exp2 and log are those of the Cephes library, tanh and erf
 # (rational functions on a clamped range) those of Eigen.
 _EXP = (
     1.9875691500e-4,
@@ -32,6 +42,15 @@ _EXP = (
     4.1665795894e-2,
     1.6666665459e-1,
     5.0000001201e-1,
+)
+_EXP2 = (
+    1.535336188319500e-4,
+    1.339887440266574e-3,
+    9.618437357674640e-3,
+    5.550332471162809e-2,
+    2.402264791363012e-1,
+    6.931472028550421e-1,
+    1.0,
 )
 _LOG = (
     7.0376836292e-2,
@@ -181,6 +200,17 @@ def exp(x):
     exponent = x.builder.shl(shifted.as_ints(), _ints(23))
     power = x.from_ints(x.builder.add(exponent, _ints(127 << 23)))
     return series * power
+
+
+def exp2_of_negative(x):
+    """2 to the power of each lane, for lanes up to 0; at least 2**-125."""
+    x = x.at_least(-125.0)
+    shifted = x + _ROUNDER
+    series = _polynomial(x - (shifted - _ROUNDER), _EXP2)
+    # The lowest bits of `shifted` are those of a whole number, which is added to the
+    # exponent.
+    exponent = x.builder.shl(shifted.as_ints(), _ints(23))
+    return x.from_ints(x.builder.add(series.as_ints(), exponent))
 
 
 def log(x):

@@ -7,6 +7,8 @@ tile stays in registers. A sample's output of its own class (`truth`) is kept ap
 its row among the others is minus infinity.
 """
 
+import math
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -44,7 +46,7 @@ __all__ = [
     "fold_start",
     "folded_value",
     "folds_outputs",
-    "split_tile",
+    "output_scale",
     "tile_wins",
 ]
 
@@ -62,6 +64,7 @@ SMOOTHING = 0.05
 FEW_CLASSES, MAX_CLASSES = 4, 10
 
 _ACCURACY, _LOG_LIKELIHOOD, _MARGIN, _ERROR, _SMOOTHED = 0, 1, 3, 4, 5
+_LN_2, _LOG2_E = math.log(2.0), 1 / math.log(2.0)
 
 
 @inlined_part
@@ -105,30 +108,17 @@ def _fold_best(typingctx, tile, best):
 
 @intrinsic
 def _fold_exponentials(typingctx, tile, best, total):
-    """Best row so far, and sum of exponentials relative to it."""
+    """Best row so far, and sum of powers of two relative to it."""
 
     def codegen(context, builder, signature, args):
         rows = _rows(builder, args[0])
         best, total = Lanes(builder, args[1]), Lanes(builder, args[2])
         top = _reduced([*rows, best], Lanes.at_least)
-        terms = [formulas.exp(row - top) for row in rows]
-        terms.append(formulas.exp(best - top) * total)
+        terms = [formulas.exp2_of_negative(row - top) for row in rows]
+        terms.append(formulas.exp2_of_negative(best - top) * total)
         return _packed(builder, [top, _reduced(terms, Lanes.__add__)])
 
     return types.UniTuple(FLOATS, 2)(tile, FLOATS, FLOATS), codegen
-
-
-@intrinsic
-def _fold_squares(typingctx, tile, total):
-    """The squares of the rows added to `total`, in the order of the rows."""
-
-    def codegen(context, builder, signature, args):
-        total = Lanes(builder, args[1])
-        for row in _rows(builder, args[0]):
-            total = row.times_plus(row, total)
-        return total.value
-
-    return FLOATS(tile, FLOATS), codegen
 
 
 @intrinsic
@@ -152,13 +142,14 @@ def _exp(typingctx, value):
 
 
 @inlined_part
-def fold_outputs(kind, tile, best, total):
-    """`best` and `total` with a tile of rivals (or of errors) more.
+def output_scale(kind):
+    """Factor that outputs get before they are folded: likelihoods take powers of 2."""
+    return np.float32(1.0 if kind in (_ACCURACY, _MARGIN) else _LOG2_E)
 
-    Start from the own outputs and 1 for likelihoods, from minus infinity and 0 else.
-    """
-    if kind == _ERROR:
-        return best, _fold_squares(tile, total)
+
+@inlined_part
+def fold_outputs(kind, tile, best, total):
+    """`best` and `total` with a tile of scaled rivals more."""
     if kind == _MARGIN:
         return _fold_best(tile, best), total
     return _fold_exponentials(tile, best, total)
@@ -167,19 +158,17 @@ def fold_outputs(kind, tile, best, total):
 @inlined_part
 def fold_start(kind, truth):
     """What `fold_outputs` starts from."""
-    if kind in (_MARGIN, _ERROR):
+    if kind == _MARGIN:
         return splat(-np.inf), splat(0.0)
     return truth, splat(1.0)
 
 
 @inlined_part
-def folded_value(kind, truth, best, total, n_outputs):
+def folded_value(kind, truth, best, total):
     """What each sample earns, but for the hits that a payoff counts."""
-    if kind == _ERROR:
-        return splat(-1.0 / n_outputs) * total
     if kind == _MARGIN:
         return truth - best
-    value = (truth - best) - _log(total)
+    value = splat(_LN_2) * (truth - best) - _log(total)
     if kind == _LOG_LIKELIHOOD:
         return value
     value = _exp(value)
@@ -187,8 +176,8 @@ def folded_value(kind, truth, best, total, n_outputs):
 
 
 @intrinsic
-def split_tile(typingctx, tile, wanted, first_class, n_classes, truth):
-    """Rivals of a tile of classes, own outputs, and where a rival is NaN.
+def _split_tile(typingctx, tile, scale, wanted, first_class, n_classes, truth):
+    """Rivals of a tile of classes, own outputs, and where a rival is NaN, all scaled.
 
     The row of a sample's own class, and rows beyond the last class, become minus
     infinity.
@@ -197,15 +186,17 @@ def split_tile(typingctx, tile, wanted, first_class, n_classes, truth):
 
     def codegen(context, builder, signature, args):
         rows = cgutils.unpack_tuple(builder, args[0])
-        wanted, truth = args[1], args[4]
+        _, scale, wanted, first, n_classes, truth = args
+        factor = broadcast(builder, scale, VECTOR)
         lowest = ir.Constant(VECTOR, [float("-inf")] * LANES)
         rivals, is_nan = [], None
         for i, row in enumerate(rows):
-            number = builder.add(args[2], ir.Constant(args[2].type, i))
+            row = builder.fmul(row, factor)
+            number = builder.add(first, ir.Constant(first.type, i))
             label = broadcast(builder, builder.sitofp(number, ir.FloatType()), VECTOR)
             is_own = builder.fcmp_ordered("==", wanted, label)
             truth = builder.select(is_own, row, truth)
-            is_padding = builder.icmp_signed(">=", number, args[3])
+            is_padding = builder.icmp_signed(">=", number, n_classes)
             rival = builder.select(is_own, lowest, row)
             rivals.append(builder.select(is_padding, lowest, rival))
         for left, right in zip(rivals[::2], rivals[1::2] + rivals[:1], strict=False):
@@ -214,7 +205,8 @@ def split_tile(typingctx, tile, wanted, first_class, n_classes, truth):
         packed = cgutils.pack_array(builder, rivals, VECTOR)
         return context.make_tuple(builder, types_out, [packed, truth, is_nan])
 
-    return types_out(tile, FLOATS, types.intp, types.intp, FLOATS), codegen
+    integers = types.intp, types.intp
+    return types_out(tile, types.float32, FLOATS, *integers, FLOATS), codegen
 
 
 @intrinsic
@@ -262,16 +254,17 @@ def _make_payoff(width):
 
     @kernel_part
     def payoff(kind, rows, start, n_rows, wanted, lanes):
-        truth = splat(0.0)
+        truth, scale = splat(0.0), output_scale(kind)
         if n_rows > width:
             for row in range(n_rows):
                 own = wanted == splat(row)
-                truth = select(own, load(rows, start + row), truth)
+                output = splat(scale) * load(rows, start + row)
+                truth = select(own, output, truth)
         right = lanes
         best, total = splat(-np.inf), splat(0.0)
         for first in range(0, n_rows, width):
             tile = load_tile(rows, start + first, width)
-            tile, truth, is_nan = split_tile(tile, wanted, first, n_rows, truth)
+            tile, truth, is_nan = _split_tile(tile, scale, wanted, first, n_rows, truth)
             if counts_hits(kind):
                 right = right & ~is_nan & tile_wins(tile, truth, wanted, first)
             if folds_outputs(kind):
@@ -282,7 +275,7 @@ def _make_payoff(width):
         if counts_hits(kind):
             earned += count_bits(bits(right))
         if folds_outputs(kind):
-            value = folded_value(kind, truth, best, total, n_rows)
+            value = folded_value(kind, truth, best, total)
             earned += sum_lanes(select(lanes, value, splat(0.0)))
         return earned
 
@@ -306,8 +299,7 @@ def block_payoff(kind, rows, start, n_rows, targets, goal, n_lanes):
         for row in range(n_rows):
             error = load(rows, start + row) - load(targets, goal + row)
             total = fma(error, error, total)
-        value = folded_value(kind, total, total, total, n_rows)
-        return sum_lanes(select(lanes, value, splat(0.0)))
+        return -sum_lanes(select(lanes, total, splat(0.0))) / n_rows
     wanted = load(targets, goal)
     if n_rows <= FEW_CLASSES:
         return _payoff_of_few(kind, rows, start, n_rows, wanted, lanes)

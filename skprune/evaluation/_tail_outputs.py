@@ -1,4 +1,4 @@
-"""Compiled games in which only inputs of the last layer come and go, one by one.
+"""Compiled games of classes in which only inputs of the last layer come and go.
 
 The outputs of up to ten classes stay in registers for a whole walk, and so does each
 sample's output of its own class, whose row among the others is minus infinity; more
@@ -11,12 +11,12 @@ import numpy as np
 from skprune.evaluation._lane_payoffs import (
     FEW_CLASSES,
     MAX_CLASSES,
-    PAYOFFS,
     counts_hits,
     fold_outputs,
     fold_start,
     folded_value,
     folds_outputs,
+    output_scale,
     tile_wins,
 )
 from skprune.evaluation._lane_tiles import (
@@ -45,15 +45,13 @@ from skprune.evaluation._tail_workspace import read_workspace
 
 __all__ = ["play_output_flips", "play_output_walks"]
 
-_ERROR = PAYOFFS["neg_mean_squared_error"]
-
 
 @inlined_part
 def _join(tail, work, inputs, first_class, column, outputs, truth):
     """Outputs of a tile of classes, and the own ones, with one column more."""
     value = load(tail.inputs, inputs + column)
-    weights = column * tail.stride[0] + first_class
-    outputs = tile_fma(outputs, tail.weights, weights, value)
+    weights = column * tail.widths[1] + first_class
+    outputs = tile_fma(outputs, work.weights, weights, value)
     return outputs, fma(load(work.packed, column), value, truth)
 
 
@@ -90,7 +88,7 @@ def _make_walk(width, folds):
     def walk(
         tail, work, block, first_class, column_of, order, n_steps, n_present, right
     ):
-        kind, wanted = tail.payoff, load(tail.targets, block * tail.n_targets)
+        kind, wanted = tail.payoff, load(tail.targets, block)
         outputs = load_tile(work.sums, first_class, width)
         truth = load(work.bias, 0)
         inputs = block * tail.widths[0]
@@ -116,7 +114,7 @@ def _make_flips(width, folds):
     def flips(
         tail, work, block, first_class, column_of, order, n_steps, n_present, right
     ):
-        kind, wanted = tail.payoff, load(tail.targets, block * tail.n_targets)
+        kind, wanted = tail.payoff, load(tail.targets, block)
         outputs = load_tile(work.sums, first_class, width)
         truth = load(work.bias, 0)
         inputs = block * tail.widths[0]
@@ -185,7 +183,6 @@ def _value(tail, work, lanes, step, right):
             load(work.states, row + 2),
             load(work.states, row),
             load(work.states, row + 1),
-            tail.widths[1],
         )
         earned += sum_lanes(select(lanes, value, splat(0.0)))
     return earned
@@ -193,12 +190,13 @@ def _value(tail, work, lanes, step, right):
 
 @entry_point
 def play_output_walks(tail_table, work_table, start, free, orders, out):
-    """As `play_walks`, for one layer and players of one column."""
+    """As `play_walks`, for classes, one layer and players of one column."""
     tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free, columns = _column_of_each(tail, free)
     n_free = len(free)
     counts = np.empty(n_free + 1, dtype=np.int64)
     right, column_of = pointer(counts), pointer(columns)
+    _pack_weights(tail, work)
     for block in range(tail.n_blocks):
         own = block if orders.shape[1] > 1 else 0
         lanes = first_lanes(tail.n_lanes[block])
@@ -225,13 +223,14 @@ def play_output_walks(tail_table, work_table, start, free, orders, out):
 
 @entry_point
 def play_output_flips(tail_table, work_table, free, coalitions, out):
-    """As `play_flips`, for one layer and players of one column."""
+    """As `play_flips`, for classes, one layer and players of one column."""
     tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free, columns = _column_of_each(tail, free)
     n_free = len(free)
     order, absent = np.empty((2, n_free + 1), dtype=np.int64)
     counts = np.empty(n_free + 1, dtype=np.int64)
     right, column_of, ordered = pointer(counts), pointer(columns), pointer(order)
+    _pack_weights(tail, work)
     for block in range(tail.n_blocks):
         own = block if coalitions.shape[1] > 1 else 0
         lanes = first_lanes(tail.n_lanes[block])
@@ -286,28 +285,38 @@ def _present_first(coalition, free, order, absent):
 
 
 @kernel_part
+def _pack_weights(tail, work):
+    """Copy scaled weights, without gaps between columns: a cache holds more of them."""
+    n_outputs, stride = tail.widths[1], tail.stride[0]
+    scale = output_scale(tail.payoff)
+    for column in range(tail.widths[0]):
+        for c in range(n_outputs):
+            weight = tail.weights[column * stride + c]
+            work.weights[column * n_outputs + c] = scale * weight
+
+
+@kernel_part
 def _settle_block(tail, work, block, n_free):
     """Fill `packed` with weights to the own classes, and load fixed inputs."""
-    n_columns, stride = tail.widths[0], tail.stride[0]
+    n_columns = tail.widths[0]
     if n_free < n_columns:
         for column in range(n_columns):
             store(work.full, column, load(tail.inputs, block * n_columns + column))
-    goal = block * tail.n_targets * LANES
-    if tail.payoff != _ERROR:
+    goal = block * LANES
+    for lane in range(LANES):
+        work.columns[lane] = int(tail.targets[goal + lane])
+    for column in range(n_columns):
+        of, to = column * tail.widths[1], column * LANES
         for lane in range(LANES):
-            work.columns[lane] = int(tail.targets[goal + lane])
-        for column in range(n_columns):
-            of, to = column * stride, column * LANES
-            for lane in range(LANES):
-                work.packed[to + lane] = tail.weights[of + work.columns[lane]]
+            work.packed[to + lane] = work.weights[of + work.columns[lane]]
 
 
 @kernel_part
 def _settle_coalition(tail, work, block, lanes, coalition, is_free, right):
     """Fill `sums` with the rivals' outputs that do not depend on free players.
 
-    Row 0 of `bias` gets those of the own classes. A regression's outputs are its
-    errors. Returns what the block earns, summed over its samples.
+    Row 0 of `bias` gets those of the own classes. Returns what the block earns, summed
+    over its samples.
     """
     n_outputs, kind = tail.widths[1], tail.payoff
     work.n_present[0] = 0
@@ -315,18 +324,15 @@ def _settle_coalition(tail, work, block, lanes, coalition, is_free, right):
         work.n_present[0] = list_columns(tail, work, 0, coalition, is_free)
     compute_all(tail, work, 0)
     first, truth = tail.first_row[1], splat(0.0)
-    wanted = load(tail.targets, block * tail.n_targets)
+    scale = splat(output_scale(kind))
+    wanted = load(tail.targets, block)
     for c in range(n_outputs):
-        output = load(work.full_sums, first + c)
-        if kind == _ERROR:
-            output = output - load(tail.targets, block * tail.n_targets + c)
-        else:
-            is_own = wanted == splat(c)
-            truth = select(is_own, output, truth)
-            output = select(is_own, splat(-np.inf), output)
-        store(work.sums, c, output)
+        output = scale * load(work.full_sums, first + c)
+        is_own = wanted == splat(c)
+        truth = select(is_own, output, truth)
+        store(work.sums, c, select(is_own, splat(-np.inf), output))
     for c in range(n_outputs, n_outputs + MAX_CLASSES):
-        store(work.sums, c, splat(0.0 if kind == _ERROR else -np.inf))
+        store(work.sums, c, splat(-np.inf))
     store(work.bias, 0, truth)
     right[0] = bits(lanes)
     for c in range(0, n_outputs, 2):

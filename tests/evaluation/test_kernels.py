@@ -187,7 +187,7 @@ def compare(plain, rng, m=2, tol=3e-5):
 @pytest.mark.parametrize("n_hidden", [0, 1, 2, 3])
 def test_payoffs(payoff, n_hidden):
     rng = np.random.default_rng(n_hidden)
-    for n_outputs in [1, 2, 3, 10, 13]:
+    for n_outputs in [1, 2, 3, 7, 10, 13]:
         widths = [*rng.integers(1, 20, size=n_hidden + 1).tolist(), n_outputs]
         n_samples = int(rng.integers(1, 40))
         compare(random_tail(rng, widths, "relu", payoff, n_samples), rng)
