@@ -11,12 +11,22 @@ from torch.nn.modules.conv import _ConvNd
 
 __all__ = ["Moments", "columns_of", "is_linear_map", "rows_of", "watch_layers"]
 
+# Rows are gathered to as many as half the columns, or to this many, before they are
+# multiplied: adding up the products in float64 then costs little.
+_ROWS = 2048
+# Numbers of a batch that are shifted and multiplied at once.
+_NUMBERS = 2**22
+# Columns of the covariance that are made at once, from the diagonal on.
+_COLUMNS = 512
+
 
 class Moments:
     """Covariances of columns and targets, added up batch by batch in float64.
 
-    Memory is that of the covariances, however many samples stream by. Data are
-    shifted by the mean of the first batch, so that large means cost no digits.
+    Memory is that of the covariances and of some thousand rows, however many samples
+    stream by. Data are shifted by the mean of the first batch, so that large means
+    cost no digits. Products are float32 where the data are, float64 where these are;
+    everything stays on the device of the data.
     """
 
     def __init__(self):
@@ -33,14 +43,50 @@ class Moments:
             What it answers, or should.
         """
         if not self.n:
-            self._shifts = columns.mean(0), targets.mean(0)
-            self._sums = [0.0] * 5
-        x, z = columns - self._shifts[0], targets - self._shifts[1]
-        batch = (x.sum(0), z.sum(0), x.T @ x, x.T @ z, (z * z).sum(0))
-        self._sums = [
-            total + part.double() for total, part in zip(self._sums, batch, strict=True)
+            self._begin(columns, targets)
+        pairs = zip(columns.split(self._rows), targets.split(self._rows), strict=True)
+        for x, z in pairs:
+            # Differences are new tensors: what the caller does to his is his affair.
+            self._waiting.append((x - self._shifts[0], z - self._shifts[1]))
+            self._n_waiting += len(x)
+            if self._n_waiting >= min(_ROWS, len(self._added[0]) // 2):
+                self._multiply()
+        self.n += len(columns)
+
+    def _begin(self, columns, targets):
+        """Shifts and empty sums, on the device of the data."""
+        p, q = columns.shape[1], targets.shape[1]
+        self._shifts = columns.mean(0), targets.mean(0)
+        self._rows = max(_ROWS, _NUMBERS // max(1, p + q))
+        self._waiting, self._n_waiting = [], 0
+        shapes = (p,), (q,), (p, p), (p, q), (q,)
+        self._added = [
+            torch.zeros(shape, dtype=torch.float64, device=columns.device)
+            for shape in shapes
         ]
-        self.n += len(x)
+
+    def _multiply(self):
+        """Add the products of the rows that wait."""
+        x, z = self._waiting[0]
+        if len(self._waiting) > 1:
+            x, z = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        self._waiting, self._n_waiting = [], 0
+        sum_x, sum_z, gram, cross, squares = self._added
+        sum_x += x.sum(0)
+        sum_z += z.sum(0)
+        # The covariance is symmetric, so what is right of a block's end is left out.
+        for start in range(0, x.shape[1], _COLUMNS):
+            stop = min(start + _COLUMNS, x.shape[1])
+            gram[start:stop, :stop] += x[:, start:stop].T @ x[:, :stop]
+        cross += x.T @ z
+        squares += (z * z).sum(0)
+
+    @property
+    def _sums(self):
+        """Sums of all rows so far."""
+        if self._waiting:
+            self._multiply()
+        return self._added
 
     @property
     def means(self):
@@ -52,16 +98,16 @@ class Moments:
 
     @property
     def gram(self):
-        """Covariance of the columns, (n_columns, n_columns)."""
-        mean = self._sums[0] / self.n
-        return self._sums[2] / self.n - torch.outer(mean, mean)
+        """Covariance of the columns, (n_columns, n_columns), symmetric to the bit."""
+        mean, total = self._sums[0] / self.n, self._sums[2].tril()
+        gram = total.div_(self.n).addr_(mean, mean, alpha=-1).tril_()
+        return gram + gram.tril(-1).T
 
     @property
     def cross(self):
         """Covariance of columns and targets, (n_columns, n_targets)."""
-        return self._sums[3] / self.n - torch.outer(
-            self._sums[0] / self.n, self._sums[1] / self.n
-        )
+        mean_x, mean_z = (total / self.n for total in self._sums[:2])
+        return torch.addr(self._sums[3] / self.n, mean_x, mean_z, alpha=-1)
 
     @property
     def target_variances(self):

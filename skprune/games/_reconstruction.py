@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import qr
 
 from skprune.games._base import Game
+from skprune.games._building import GreedyBuilding
 from skprune.games._checks import check_coalitions, check_mask, check_orders
+from skprune.games._cholesky import (
+    diagonal_blocks,
+    dot_blocks,
+    factor,
+    gather,
+    invert,
+    solve_left,
+    solve_left_transposed,
+    solve_right,
+    threads_for,
+)
 
 __all__ = ["ReconstructionGame"]
 
@@ -90,7 +102,8 @@ class ReconstructionGame(Game):
         owner = _check_owners(owners, len(G))
         # A layer whose columns never vary has G = 0; the game is then null, not 0/0.
         penalty = ridge * G.diagonal().mean() + np.finfo(np.float64).tiny ** 0.5
-        G = G + penalty * np.eye(len(G))
+        G = G.copy()
+        G.flat[:: len(G) + 1] += penalty
         scale = max(float(target_variance), np.finfo(np.float64).tiny)
         G, C, base = _project_out(G, C / np.sqrt(scale), np.flatnonzero(owner < 0))
         G, C, width = _one_width(G, C, owner[owner >= 0], penalty)
@@ -105,32 +118,45 @@ class ReconstructionGame(Game):
         players: NDArray[np.intp],
     ) -> None:
         """Set the state: player i owns the columns i * width to (i + 1) * width."""
-        self._gram, self._cross, self._base, self._width = gram, cross, base, width
+        if cross.shape[1] > len(cross):
+            # Payoffs know the targets by C Cᵀ only, so the n x n root of it will do.
+            cross = qr(cross.T, mode="r", check_finite=False)[0][: len(cross)].T
+        self._gram, self._cross = gram, np.ascontiguousarray(cross)
+        self._blocks = diagonal_blocks(gram, width)
+        self._base, self._width = base, width
         self.players = players
         self.n_players = len(players)
 
     def _payoffs(self, coalitions: NDArray[np.bool_]) -> FloatArray:
-        return np.array([self._explained(coalition) for coalition in coalitions])
+        space = np.empty_like(self._gram)
+        payoffs = np.full(len(coalitions), self._base)
+        with threads_for(len(space)):
+            for i in np.flatnonzero(coalitions.any(axis=1)):
+                present = np.flatnonzero(coalitions[i])
+                payoffs[i] += self._explained(present, space).sum()
+        return payoffs
 
-    def _explained(self, coalition: NDArray[np.bool_]) -> float:
-        """Payoff of one coalition."""
-        present = np.repeat(coalition, self._width)
-        if not present.any():
-            return self._base
-        factor = np.linalg.cholesky(self._gram[np.ix_(present, present)])
-        projected = solve_triangular(factor, self._cross[present], lower=True)
-        return self._base + float((projected**2).sum())
+    def _explained(self, players: NDArray[np.integer], space: FloatArray) -> FloatArray:
+        """What each column earns when players join in the given order."""
+        columns = self._columns(players)
+        lower = self._factor(columns, space)
+        projected = solve_left(lower, self._cross[columns])
+        return np.einsum("kq,kq->k", projected, projected)
+
+    def _factor(self, columns: NDArray[np.intp], space: FloatArray) -> FloatArray:
+        """The Cholesky factor of G on some columns, in a part of the space given."""
+        size = columns.size
+        out = space.reshape(-1)[: size**2].reshape(size, size)
+        return factor(gather(self._gram, columns, out))
 
     def walk(self, orders: NDArray[np.integer]) -> FloatArray:
         """Marginals along orders by one factorisation each; see `Game.walk`."""
         orders = self._single_block(check_orders(orders, self.n_players))
-        marginals = np.empty(orders.shape)
-        for row, order in zip(marginals, orders, strict=True):
-            columns = self._columns(order)
-            factor = np.linalg.cholesky(self._gram[np.ix_(columns, columns)])
-            projected = solve_triangular(factor, self._cross[columns], lower=True)
-            gains = (projected**2).sum(axis=1)
-            row[order] = gains.reshape(-1, self._width).sum(axis=1)
+        marginals, space = np.empty(orders.shape), np.empty_like(self._gram)
+        with threads_for(len(space)):
+            for row, order in zip(marginals, orders, strict=True):
+                gains = self._explained(order, space)
+                row[order] = gains.reshape(-1, self._width).sum(axis=1)
         return marginals
 
     def flip(self, coalitions: NDArray[np.bool_]) -> FloatArray:
@@ -138,25 +164,29 @@ class ReconstructionGame(Game):
         if np.ndim(coalitions) == 3:
             coalitions = self._single_block(np.asarray(coalitions))
         coalitions = check_coalitions(coalitions, self.n_players)
-        marginals = [self._flip_one(coalition) for coalition in coalitions]
+        space = np.empty_like(self._gram)
+        with threads_for(len(space)):
+            marginals = [self._flip_one(coalition, space) for coalition in coalitions]
         return np.array(marginals).reshape(-1, self.n_players)
 
-    def _flip_one(self, coalition: NDArray[np.bool_]) -> FloatArray:
+    def _flip_one(self, coalition: NDArray[np.bool_], space: FloatArray) -> FloatArray:
         """Every player's marginal around one coalition."""
         inside, outside = np.flatnonzero(coalition), np.flatnonzero(~coalition)
-        marginals = np.empty(self.n_players)
+        marginals, width = np.empty(self.n_players), self._width
         if not inside.size:
-            return self._gains(self._gram, self._cross)
+            return _block_gains(self._blocks, self._cross)
         s, o = self._columns(inside), self._columns(outside)
-        factor = cho_factor(self._gram[np.ix_(s, s)], lower=True)
-        inverse = cho_solve(factor, np.eye(s.size))
-        weights = inverse @ self._cross[s]
-        # Removing i from S loses tr Wᵢᵀ (A⁻¹)ᵢᵢ⁻¹ Wᵢ: the mirror image of a gain.
-        marginals[inside] = self._gains(inverse, weights)
+        lower = self._factor(s, space)
+        explained = solve_left(lower, self._cross[s])
         if outside.size:
-            between = self._gram[np.ix_(o, s)]
-            left = self._gram[np.ix_(o, o)] - between @ inverse @ between.T
-            marginals[outside] = self._gains(left, self._cross[o] - between @ weights)
+            between = solve_right(lower, self._gram[o].take(s, axis=1))
+            left = self._blocks[outside] - dot_blocks(between.T, between.T, width)
+            rest = self._cross[o] - between @ explained
+            marginals[outside] = _block_gains(left, rest)
+        # Removing i from S loses tr Wᵢᵀ (A⁻¹)ᵢᵢ⁻¹ Wᵢ: the mirror image of a gain.
+        weights = solve_left_transposed(lower, explained)
+        root = invert(lower)
+        marginals[inside] = _block_gains(dot_blocks(root, root, width), weights)
         return marginals
 
     def greedy_order(self, n_steps: int) -> tuple[NDArray[np.intp], FloatArray]:
@@ -182,31 +212,18 @@ class ReconstructionGame(Game):
         Notes
         -----
         Orthogonal matching pursuit with a growing Cholesky factor: O(k n (k + q))
-        for k steps, n columns and q targets.
+        for k steps, n columns and q targets, in products of panels and matrices.
         """
-        n, width = self.n_players, self._width
+        n = self.n_players
         if not 0 <= n_steps <= n:
             raise ValueError(
                 f"n_steps={n_steps} must lie between 0 and the {n} players."
             )
-        residual = self._cross.copy()
-        factor = np.zeros((n * width, n_steps * width))
-        blocks = self._diagonal_blocks(self._gram)
-        free = np.ones(n, dtype=bool)
+        building = GreedyBuilding(self._gram, self._cross, self._width, n_steps)
         order, marginals = np.empty(n_steps, dtype=np.intp), np.empty(n_steps)
-        for step in range(n_steps):
-            gains = np.where(free, _block_gains(blocks, residual), -np.inf)
-            best = int(gains.argmax())
-            order[step], marginals[step], free[best] = best, gains[best], False
-            own = slice(best * width, (best + 1) * width)
-            used = factor[:, : step * width]
-            column = self._gram[:, own] - used @ used[own].T
-            root = np.linalg.cholesky(blocks[best])
-            new = solve_triangular(root, column.T, lower=True).T
-            factor[:, step * width : (step + 1) * width] = new
-            residual -= new @ solve_triangular(root, residual[own], lower=True)
-            tall = new.reshape(n, width, width)
-            blocks[free] -= tall[free] @ tall[free].transpose(0, 2, 1)
+        with threads_for(len(self._gram)):
+            for step in range(n_steps):
+                order[step], marginals[step] = building.add()
         return order, marginals
 
     def restrict(
@@ -235,17 +252,6 @@ class ReconstructionGame(Game):
         offsets = np.arange(self._width)
         return (np.asarray(players)[:, None] * self._width + offsets).ravel()
 
-    def _diagonal_blocks(self, matrix: FloatArray) -> FloatArray:
-        """Blocks of shape (n, width, width) on the diagonal, one for each player."""
-        width = self._width
-        n = len(matrix) // width
-        index = np.arange(n)
-        return matrix.reshape(n, width, n, width)[index, :, index, :].copy()
-
-    def _gains(self, matrix: FloatArray, right: FloatArray) -> FloatArray:
-        """tr Rᵢᵀ Dᵢ⁻¹ Rᵢ for every diagonal block Dᵢ of `matrix`."""
-        return _block_gains(self._diagonal_blocks(matrix), right)
-
 
 def _block_gains(blocks: FloatArray, right: FloatArray) -> FloatArray:
     """tr Rᵢᵀ Dᵢ⁻¹ Rᵢ for blocks (n, width, width) and right sides (n·width, q)."""
@@ -264,11 +270,12 @@ def _project_out(
     if not fixed.size:
         return gram, cross, 0.0
     other = np.setdiff1d(np.arange(len(gram)), fixed)
-    factor = np.linalg.cholesky(gram[np.ix_(fixed, fixed)])
-    between = solve_triangular(factor, gram[np.ix_(fixed, other)], lower=True)
-    target = solve_triangular(factor, cross[fixed], lower=True)
-    left = gram[np.ix_(other, other)] - between.T @ between
-    return left, cross[other] - between.T @ target, float((target**2).sum())
+    size = fixed.size
+    lower = factor(gather(gram, fixed, np.empty((size, size))))
+    between = solve_right(lower, gram[other].take(fixed, axis=1))
+    target = solve_left(lower, cross[fixed])
+    left = gram[other].take(other, axis=1) - between @ between.T
+    return left, cross[other] - between @ target, float((target**2).sum())
 
 
 def _one_width(
@@ -285,6 +292,8 @@ def _one_width(
             "number the players 0 to n - 1 without a gap."
         )
     n, width = counts.size, int(counts.max())
+    if width == 1 and (np.diff(owner) > 0).all():
+        return gram, cross, 1
     order = np.argsort(owner, kind="stable")
     firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     slots = owner[order] * width + np.arange(order.size) - firsts[owner[order]]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from skprune.evaluation import _moments
 from skprune.evaluation._moments import (
     Moments,
     columns_of,
@@ -53,6 +54,72 @@ def test_large_means_cost_no_digits():
     moments = streamed(columns, small, [100] * 5)
     wanted = np.cov(columns.astype(np.float64).T, bias=True)
     np.testing.assert_allclose(moments.gram, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "numbers", "columns"), [(1, 1, 2), (7, 60, 3), (40, 2**22, 512)]
+)
+def test_batches_and_blocks_do_not_matter(rows, numbers, columns, monkeypatch):
+    rng = np.random.default_rng(2)
+    x, z = (
+        rng.normal(size=(90, 11)) @ rng.normal(size=(11, 11)),
+        rng.normal(size=(90, 4)),
+    )
+    monkeypatch.setattr(_moments, "_ROWS", rows)
+    monkeypatch.setattr(_moments, "_NUMBERS", numbers)
+    monkeypatch.setattr(_moments, "_COLUMNS", columns)
+    wanted = np.cov(x.T, z.T, bias=True)
+    for sizes in ([90], [3] * 30, [64, 1, 25]):
+        moments = streamed(x, z, sizes)
+        np.testing.assert_allclose(moments.gram, wanted[:11, :11], atol=1e-12)
+        np.testing.assert_allclose(moments.cross, wanted[:11, 11:], atol=1e-12)
+        assert torch.equal(moments.gram, moments.gram.T)
+
+
+def test_moments_may_be_read_on_the_way_and_data_overwritten():
+    rng = np.random.default_rng(3)
+    data = rng.normal(size=(60, 50))
+    moments = Moments()
+    for stop in (10, 20, 30, 60):
+        batch = torch.from_numpy(data[moments.n : stop].copy())
+        moments.update(batch, batch[:, :2])
+        batch.zero_()
+        if stop != 20:
+            wanted = np.cov(data[:stop].T, bias=True)
+            np.testing.assert_allclose(moments.gram, wanted, atol=1e-12)
+            np.testing.assert_allclose(moments.cross, wanted[:, :2], atol=1e-12)
+            np.testing.assert_allclose(moments.means[0], data[:stop].mean(0))
+            np.testing.assert_allclose(
+                moments.target_variances, wanted.diagonal()[:2], atol=1e-12
+            )
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0, 1e4])
+def test_float32_streams_keep_the_digits_of_float32(mean):
+    rng = np.random.default_rng(4)
+    x = (rng.normal(size=(5000, 20)) + mean).astype(np.float32)
+    moments = streamed(x, x[:, :3], [250] * 20)
+    wanted = np.cov(x.astype(np.float64).T, bias=True)
+    np.testing.assert_allclose(moments.gram, wanted, atol=1e-6)
+    np.testing.assert_allclose(moments.cross, wanted[:, :3], atol=1e-6)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_moments_on_cuda_are_those_of_the_cpu(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3000, 600, generator=generator, dtype=dtype) + 5
+    z = x[:, :7] ** 2
+    cpu, cuda = Moments(), Moments()
+    for columns, targets in zip(x.split(700), z.split(700), strict=True):
+        cpu.update(columns, targets)
+        cuda.update(columns.cuda(), targets.cuda())
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-3
+    assert cuda.gram.is_cuda
+    for name in ("gram", "cross", "target_variances"):
+        torch.testing.assert_close(
+            getattr(cuda, name).cpu(), getattr(cpu, name), rtol=0, atol=tolerance
+        )
 
 
 CONVOLUTIONS = {

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from skprune.games import Game, ReconstructionGame
+from skprune.games import Game, ReconstructionGame, _building, _cholesky
 from skprune.samplers import bernoulli_coalitions, uniform_orders
 from skprune.scorers import ShapleyScorer
 
@@ -88,6 +88,173 @@ def test_the_greedy_order_is_the_default_one(owners):
     np.testing.assert_allclose(marginals, wanted, atol=1e-10)
     # The constant column earns nothing wherever it joins, so it comes last.
     np.testing.assert_array_equal(order, wanted_order)
+
+
+def make_large_game(owners=None, ridge=RIDGE, n_columns=48, n_targets=7, scale=1.0):
+    """More columns than a small panel holds, all of them of full rank."""
+    rng = np.random.default_rng(3)
+    H = rng.normal(size=(200, n_columns)) @ rng.normal(size=(n_columns, n_columns))
+    Z = np.maximum(H[:, :10] @ rng.normal(size=(10, n_targets)), 0)
+    G, C, variance = moments(scale * H, Z)
+    return ReconstructionGame(G, C, variance, owners=owners, ridge=ridge)
+
+
+LARGE_OWNERS = {
+    "own columns": None,
+    "pairs": np.arange(48) // 2,
+    "unequal numbers": np.repeat(np.arange(16), [1, 5] * 8),
+    "always present": np.arange(48) // 3 - 2,
+    "wider than a panel": np.arange(48) // 12,
+}
+LARGE_OWNERS["always present"][:6] = -1
+
+
+@pytest.mark.parametrize(("panel", "batch"), [(1, 1), (5, 2), (8, 32), (128, 32)])
+@pytest.mark.parametrize("ridge", [0.0, RIDGE])
+@pytest.mark.parametrize("owners", LARGE_OWNERS.values(), ids=LARGE_OWNERS)
+def test_panels_choose_as_the_default_does(owners, ridge, panel, batch, monkeypatch):
+    monkeypatch.setattr(_building, "_PANEL", panel)
+    monkeypatch.setattr(_building, "_BATCH", batch)
+    game = make_large_game(owners, ridge)
+    n_steps = game.n_players - 1
+    order, marginals = game.greedy_order(n_steps)
+    wanted_order, wanted = Game.greedy_order(game, n_steps)
+    np.testing.assert_array_equal(order, wanted_order)
+    np.testing.assert_allclose(marginals, wanted, rtol=1e-6, atol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_units_of_the_columns_change_nothing(scale, monkeypatch):
+    ended = []
+    end = _building.GreedyBuilding._end_panel
+    monkeypatch.setattr(
+        _building.GreedyBuilding, "_end_panel", lambda self: ended.append(end(self))
+    )
+    order, marginals = make_large_game(scale=scale).greedy_order(48)
+    wanted_order, wanted = make_large_game().greedy_order(48)
+    np.testing.assert_array_equal(order, wanted_order)
+    np.testing.assert_allclose(marginals, wanted, rtol=1e-6, atol=1e-11)
+    # One panel holds them all; ending it early would mean a trust that knows units.
+    assert not ended
+
+
+def extended_gains(gram, cross, width, order):
+    """Along an order, what each player earns and what the best would: 64-bit mantissa.
+
+    Rank-one elimination, column by column, of everything.
+    """
+    G, R = gram.astype(np.longdouble), cross.astype(np.longdouble)
+    n = len(G) // width
+    free = np.ones(n, bool)
+    earned, best = [], []
+    for player in order:
+        gains = np.full(n, -np.inf, np.longdouble)
+        for i in np.flatnonzero(free):
+            D = G[i * width :, i * width :][:width, :width].copy()
+            X = R[i * width : (i + 1) * width].copy()
+            gains[i] = 0
+            for c in range(width):
+                gains[i] += (X[c] ** 2).sum() / D[c, c]
+                factor = D[:, c] / D[c, c]
+                X -= np.outer(factor, X[c])
+                D -= np.outer(factor, D[c])
+        earned.append(gains[player])
+        best.append(gains.max())
+        free[player] = False
+        for c in range(player * width, (player + 1) * width):
+            factor = G[:, c] / G[c, c]
+            R -= np.outer(factor, R[c])
+            G -= np.outer(factor, G[c])
+    return np.array(earned, float), np.array(best, float)
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1e-8])
+@pytest.mark.parametrize(
+    ("n_columns", "rank", "width"), [(300, 40, 1), (90, 12, 3), (60, 5, 1)]
+)
+def test_building_is_exact_where_few_directions_carry_it_all(
+    n_columns, rank, width, ridge
+):
+    rng = np.random.default_rng(4)
+    # Directions of very different size: gains fall by ten orders of magnitude.
+    B = np.logspace(0, -4, rank)[:, None] * rng.normal(size=(rank, n_columns))
+    W = rng.normal(size=(n_columns, 20))
+    G = B.T @ B
+    game = ReconstructionGame(
+        G,
+        G @ W,
+        float(np.trace(W.T @ G @ W)),
+        owners=np.arange(n_columns) // width,
+        ridge=ridge,
+    )
+    n_steps = min(game.n_players, 2 * rank)
+    order, marginals = game.greedy_order(n_steps)
+    earned, best = extended_gains(game._gram, game._cross, width, order)
+    np.testing.assert_allclose(marginals, earned, rtol=1e-5, atol=1e-8 * ridge)
+    np.testing.assert_allclose(earned, best, rtol=1e-5)
+    assert marginals[-1] < 1e-3 * marginals[0]
+
+
+@pytest.mark.parametrize("owners", [None, [0, 0, 1, 1, 2, 2, -1, -1]])
+def test_many_targets_are_rotated_to_few(owners):
+    H, Z = data(n_targets=13)
+    game = ReconstructionGame(*moments(H, Z), owners=owners, ridge=RIDGE)
+    owner = np.arange(8) if owners is None else np.array(owners)
+    G, C, variance = moments(H, Z)
+    G = G + RIDGE * G.diagonal().mean() * np.eye(8)
+    coalitions = all_coalitions(game.n_players)
+    for coalition, payoff in zip(coalitions, game(coalitions), strict=True):
+        S = np.append(coalition, True)[owner]
+        explained = np.trace(C[S].T @ np.linalg.solve(G[np.ix_(S, S)], C[S]))
+        assert payoff == pytest.approx(explained / variance, abs=1e-11)
+    assert game._cross.shape[1] <= len(game._gram)
+    small = game.restrict(always_out=np.arange(game.n_players) == 0)
+    assert small._cross.shape[1] <= len(small._gram)
+
+
+def test_walks_and_flips_of_many_columns(monkeypatch):
+    game = make_large_game()
+    orders = uniform_orders(48, 2, np.random.default_rng(0))
+    coalitions = bernoulli_coalitions(48, 2, np.random.default_rng(0))
+    wanted = game.walk(orders), game.flip(coalitions), game(coalitions)
+    # What is gathered in many blocks of rows is what is gathered in one.
+    monkeypatch.setattr(_cholesky, "_ROWS", 5)
+    for found, value in zip(
+        (game.walk(orders), game.flip(coalitions), game(coalitions)),
+        wanted,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, value)
+    for order, marginals in zip(orders, game.walk(orders), strict=True):
+        lower = np.linalg.cholesky(game._gram[np.ix_(order, order)])
+        rows = np.linalg.solve(lower, game._cross[order])
+        np.testing.assert_allclose(marginals[order], (rows**2).sum(1), atol=1e-11)
+
+
+def test_games_are_not_changed_by_play():
+    game = make_large_game([*range(40), *[-1] * 8])
+    gram, cross, blocks = game._gram.copy(), game._cross.copy(), game._blocks.copy()
+    game.greedy_order(40)
+    game.walk(np.arange(40)[None])
+    game.flip(np.eye(40, dtype=bool))
+    game.restrict(always_in=np.arange(40) < 3)
+    np.testing.assert_array_equal(game._gram, gram)
+    np.testing.assert_array_equal(game._cross, cross)
+    np.testing.assert_array_equal(game._blocks, blocks)
+
+
+@pytest.mark.parametrize("owners", [None, [0, 0, 1, 1]])
+def test_dependent_columns_without_a_ridge_are_refused_by_name(owners):
+    H = np.random.default_rng(0).normal(size=(50, 2))
+    H = np.hstack([H, H])
+    G, C = H.T @ H, H.T @ H[:, :1]
+    game = ReconstructionGame(G - 1e-9 * np.eye(4), C, 1.0, owners=owners, ridge=0.0)
+    for play in (
+        lambda: game.greedy_order(game.n_players),
+        lambda: game(np.ones((1, game.n_players), bool)),
+    ):
+        with pytest.raises(np.linalg.LinAlgError, match="raise ridge"):
+            play()
 
 
 @pytest.mark.parametrize("owners", OWNERS.values(), ids=OWNERS)
