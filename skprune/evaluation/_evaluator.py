@@ -13,7 +13,9 @@ from skprune.evaluation._compiled import CompiledBackend
 from skprune.evaluation._data import batches_of, concatenate, first_rows
 from skprune.evaluation._payoffs import predictions, resolve_payoff, task_of
 from skprune.evaluation._split import split_module
+from skprune.evaluation._triton_backend import TritonBackend
 from skprune.games import (
+    BlockOrders,
     Game,
     RestrictedGame,
     check_coalitions,
@@ -43,12 +45,17 @@ class CoalitionEvaluator(Game):
         mean probability), "log_likelihood" (mean, in nats), "true_class_probability",
         "margin", "r2", "neg_mean_squared_error", a scorer name of scikit-learn, or a
         metric ``metric(y_true, y_pred) -> float``.
-    backend : {"auto", "batched", "compiled"}, default="auto"
-        "compiled" plays tails of Linear layers on the CPU, "batched" any module.
-    memory_budget : int, default=2**28
-        Bytes that one batched pass may take, roughly.
+    backend : {"auto", "batched", "compiled", "triton"}, default="auto"
+        "compiled" plays tails of Linear layers on the CPU, "triton" on a CUDA device
+        and "batched" any module. Where "auto" cannot play such a tail on a CUDA device
+        by Triton, a `SkpruneWarning` says why.
+    memory_budget : int, default=None
+        Bytes that one batched pass of a thread may take, roughly. None for a share of
+        the free memory: at most 16 MB on a CPU, where more only leaves its cache.
     n_jobs : int, default=None
-        Threads of the compiled backend; results do not depend on it.
+        Number of threads; results do not depend on it. None is one of the compiled
+        backend, and for the batched one as many as torch takes for each operation;
+        the threads of a number are given one of torch's each.
 
     Attributes
     ----------
@@ -101,13 +108,14 @@ class CoalitionEvaluator(Game):
         players="neurons",
         payoff="accuracy",
         backend="auto",
-        memory_budget=2**28,
+        memory_budget=None,
         n_jobs=None,
     ):
         check_net(net)
-        if backend not in ("auto", "batched", "compiled"):
+        if backend not in ("auto", "batched", "compiled", "triton"):
             raise ValueError(
-                f"backend={backend!r}; use 'auto', 'batched' or 'compiled'."
+                f"backend={backend!r}; use 'auto', 'batched' or 'compiled', or "
+                "'triton' for a net on a GPU."
             )
         module = net.module_
         self.task = task_of(net)
@@ -123,20 +131,40 @@ class CoalitionEvaluator(Game):
         self.players, self.n_players = players, players.n_players
         self.payoff = resolve_payoff(payoff, self.task, targets)
         args = (split, features, targets, self.task, self.payoff)
-        self._batched = BatchedBackend(*args, memory_budget)
+        n_threads = effective_n_jobs(n_jobs)
+        # On a device the operations run side by side already.
+        alone = n_jobs is None or net.device != "cpu"
+        with evaluating(module):
+            self._batched = BatchedBackend(
+                *args, memory_budget, None if alone else n_threads
+            )
         self._check_outputs(targets)
-        compiled = None
-        if backend != "batched":
-            compiled = CompiledBackend.fitting(*args, effective_n_jobs(n_jobs))
-        if backend == "compiled" and compiled is None:
+        native = None
+        if backend in ("auto", "compiled"):
+            native = CompiledBackend.fitting(
+                split, features, targets, self.payoff, n_threads
+            )
+        if backend == "compiled" and native is None:
             raise ValueError(
                 "backend='compiled' plays Linear layers with pointwise activations in "
                 f"a row, on the CPU, with payoffs that are means over samples; for "
                 f"this net and payoff={self.payoff.name!r} use backend='auto'."
             )
-        self._backend = compiled or self._batched
+        if backend in ("auto", "triton") and native is None:
+            with self._evaluating():
+                native = TritonBackend.fitting(
+                    *(split, features, targets, self.payoff, self._batched),
+                    memory_budget,
+                    required=backend == "triton",
+                )
+        self._backend = native or self._batched
         self.backend_ = self._backend.name
         self.n_blocks = 1 if self.payoff.metric else self._batched.n_blocks
+
+    @property
+    def reads_block_orders(self):
+        """Whether walks take block orders as they are."""
+        return self.walks_natively
 
     @property
     def walks_natively(self):
@@ -156,7 +184,7 @@ class CoalitionEvaluator(Game):
         """Marginals along orders, of each block or of all; see `Game.walk`."""
         if not self.walks_natively:
             return super().walk(orders)
-        orders = check_orders(orders, self.n_players)
+        orders = _checked_orders(orders, self.n_players)
         nobody = np.zeros(self.n_players, dtype=bool)
         return self._walk(nobody, np.arange(self.n_players), orders)
 
@@ -195,8 +223,11 @@ class CoalitionEvaluator(Game):
 
     def _walk(self, start, free, orders):
         """Native walk of the free players, with or without an axis of blocks."""
+        orders = self._with_blocks(orders)
+        if self.backend_ != "compiled":
+            orders = np.asarray(orders)
         with self._evaluating():
-            return self._backend.walk(start, free, self._with_blocks(orders))
+            return self._backend.walk(start, free, orders)
 
     def _flip(self, free, coalitions):
         """Native flips of the free players, with or without an axis of blocks."""
@@ -246,10 +277,14 @@ class CoalitionEvaluator(Game):
 class _RestrictedEvaluator(RestrictedGame):
     """Restricted walks and flips that pay for the free players only."""
 
+    @property
+    def reads_block_orders(self):
+        return self.parent.reads_block_orders
+
     def walk(self, orders):
         if not self.walks_natively:
             return super().walk(orders)
-        orders = check_orders(orders, self.n_players)
+        orders = _checked_orders(orders, self.n_players)
         return self.parent._walk(self.always_in, self.players, orders)
 
     def flip(self, coalitions):
@@ -257,6 +292,13 @@ class _RestrictedEvaluator(RestrictedGame):
             return super().flip(coalitions)
         coalitions = _checked(coalitions, self.n_players)
         return self.parent._flip(self.players, self._embed(coalitions))
+
+
+def _checked_orders(orders, n_players):
+    """Orders, with or without an axis of blocks, checked; block orders as they are."""
+    if isinstance(orders, BlockOrders) and orders.shape[-1] == n_players:
+        return orders
+    return check_orders(orders, n_players)
 
 
 def _checked(coalitions, n_players):

@@ -120,7 +120,9 @@ def coalition_payoffs(
     _check_shape("coalitions", coalitions, (len(coalitions), tail.n_players))
     if not len(coalitions):
         return np.zeros(0)
-    folded = tail.fold(coalitions[0], (coalitions != coalitions[0]).any(axis=0))
+    changing = (coalitions != coalitions[0]).any(axis=0)
+    # One coalition alone: the kernel skips absent units, which a prefix would compute.
+    folded = tail.fold(coalitions[0], changing | (len(coalitions) == 1))
 
     def play(table, work, rows, out):
         play_coalitions(table, work, coalitions[rows], out)
@@ -133,6 +135,7 @@ def walk_marginals(
     start: NDArray[np.bool_],
     free: NDArray[np.intp],
     orders: NDArray[np.intp],
+    names: NDArray[np.intp] | None = None,
     *,
     n_threads: int = 1,
 ) -> NDArray[np.float64]:
@@ -149,6 +152,9 @@ def walk_marginals(
     orders : ndarray of shape (m, n_blocks, k) or (m, 1, k), int
         Orders of joining, as positions in `free`; each block of samples plays its own,
         or all play the same.
+    names : ndarray of shape (n_blocks, k) or (1, k), int, default=None
+        Positions in `free` that the numbers in `orders` stand for in each block; the
+        same numbers by default.
     n_threads : int, default=1
         Number of threads; the result does not depend on it.
 
@@ -168,6 +174,11 @@ def walk_marginals(
     _check_shape("start", start, (tail.n_players,))
     _check_indices("free", free, tail.n_players)
     _check_indices("orders", orders, len(free))
+    named = np.arange(len(free))[None] if names is None else names
+    named = np.ascontiguousarray(named, dtype=np.int64)
+    n_blocks = tail.n_blocks if len(named) != 1 else 1
+    _check_shape("names", named, (n_blocks, len(free)))
+    _check_indices("names", named, len(free))
     n_blocks = tail.n_blocks if orders.shape[1:2] != (1,) else 1
     _check_shape("orders", orders, (len(orders), n_blocks, len(free)))
     folded = tail.fold(start, np.isin(np.arange(tail.n_players), free))
@@ -175,7 +186,7 @@ def walk_marginals(
     walk = play_output_walks if _has_columns(folded, free) else play_walks
 
     def play(table, work, rows, out):
-        walk(table, work, start, free, orders[rows], out)
+        walk(table, work, start, free, orders[rows], named, out)
 
     return _in_parts(play, folded, (len(orders), len(free)), n_threads)
 

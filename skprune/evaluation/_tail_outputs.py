@@ -189,16 +189,19 @@ def _value(tail, work, lanes, step, right):
 
 
 @entry_point
-def play_output_walks(tail_table, work_table, start, free, orders, out):
+def play_output_walks(tail_table, work_table, start, free, orders, names, out):
     """As `play_walks`, for classes, one layer and players of one column."""
     tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free, columns = _column_of_each(tail, free)
     n_free = len(free)
-    counts = np.empty(n_free + 1, dtype=np.int64)
-    right, column_of = pointer(counts), pointer(columns)
+    counts, named_columns = np.empty((2, n_free + 1), dtype=np.int64)
+    right, column_of = pointer(counts), pointer(named_columns)
     _pack_weights(tail, work)
     for block in range(tail.n_blocks):
         own = block if orders.shape[1] > 1 else 0
+        named = pointer(names[block if len(names) > 1 else 0])
+        for place in range(n_free):
+            named_columns[place] = columns[named[place]]
         lanes = first_lanes(tail.n_lanes[block])
         _settle_block(tail, work, block, len(free))
         before = _settle_coalition(tail, work, block, lanes, start, is_free, right)
@@ -210,14 +213,14 @@ def play_output_walks(tail_table, work_table, start, free, orders, out):
                 hits = int(before)
                 for step in range(n_free):
                     now = count_bits(right[step])
-                    marginals[order[step]] += now - hits
+                    marginals[named[order[step]]] += now - hits
                     hits = now
                 continue
             _walk(tail, work, block, column_of, order, n_free, 0, right)
             payoff = before
             for step in range(n_free):
                 joined = _value(tail, work, lanes, step, right)
-                marginals[order[step]] += joined - payoff
+                marginals[named[order[step]]] += joined - payoff
                 payoff = joined
 
 

@@ -24,10 +24,11 @@ __all__ = ["play_walks"]
 
 
 @entry_point
-def play_walks(tail_table, work_table, start, free, orders, out):
+def play_walks(tail_table, work_table, start, free, orders, names, out):
     """Add the marginals of the free players to `out` (m, n_free).
 
-    `orders` has the shape (m, n_blocks, n_free), or 1 in place of n_blocks.
+    `orders` has the shape (m, n_blocks, n_free) and `names`, by which they are read,
+    (n_blocks, n_free), each or 1 in place of n_blocks.
     """
     tail, work = read_tail(tail_table), read_workspace(work_table)
     coalition = start.copy()
@@ -37,9 +38,11 @@ def play_walks(tail_table, work_table, start, free, orders, out):
     n_fixed = np.zeros(tail.n_layers, dtype=np.int64)
     for block in range(tail.n_blocks):
         own = block if orders.shape[1] > 1 else 0
+        named = names[block if len(names) > 1 else 0]
         for index in range(len(orders)):
             payoff = settle(tail, work, block, coalition, is_free, n_fixed)
-            for at in orders[index, own]:
+            for place in orders[index, own]:
+                at = named[place]
                 _join(tail, work, free[at])
                 joined = output_payoff(tail, work.sums, block)
                 out[index, at] += joined - payoff

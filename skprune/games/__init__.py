@@ -6,6 +6,7 @@ packages. The known games have exact power indices to test estimates against.
 """
 
 from skprune.games._base import Game, RestrictedGame
+from skprune.games._block_orders import BlockOrders
 from skprune.games._callable import CallableGame, as_game
 from skprune.games._checks import check_coalitions, check_mask, check_orders
 from skprune.games._known import (
@@ -20,6 +21,7 @@ from skprune.games._tables import PerturbedUniformGame, TableGame, three_player_
 
 __all__ = [
     "AirportGame",
+    "BlockOrders",
     "CallableGame",
     "Game",
     "GloveGame",

@@ -206,6 +206,11 @@ class Game(ABC):
         )
 
     @property
+    def reads_block_orders(self) -> bool:
+        """Whether `walk` takes BlockOrders as they are; others get the array."""
+        return False
+
+    @property
     def walks_natively(self) -> bool:
         """Whether walks cost less than the payoffs they consist of."""
         return type(self).walk is not Game.walk

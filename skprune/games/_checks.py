@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skprune.games._block_orders import BlockOrders
+
 __all__ = ["check_coalitions", "check_mask", "check_orders", "check_payoffs"]
 
 
@@ -71,7 +73,7 @@ def check_orders(orders: Any, n_players: int) -> NDArray[np.intp]:
     Parameters
     ----------
     orders : array-like of int of shape (n_orders, [n_blocks,] n_players)
-        Permutations of the players.
+        Permutations of the players; BlockOrders are known to be such.
     n_players : int
         Number of players of the game.
 
@@ -86,6 +88,7 @@ def check_orders(orders: Any, n_players: int) -> NDArray[np.intp]:
     ValueError
         If their shape is wrong or one is no permutation.
     """
+    is_checked = isinstance(orders, BlockOrders)
     orders = np.asarray(orders)
     if not np.issubdtype(orders.dtype, np.integer):
         raise TypeError(f"orders must be integers, got dtype {orders.dtype}.")
@@ -93,7 +96,7 @@ def check_orders(orders: Any, n_players: int) -> NDArray[np.intp]:
         raise ValueError(
             f"orders must have shape (n_orders, {n_players}), got {orders.shape}."
         )
-    if (np.sort(orders, axis=-1) != np.arange(n_players)).any():
+    if not is_checked and (np.sort(orders) != np.arange(n_players)).any():
         raise ValueError(
             f"each order must hold every player from 0 to {n_players - 1} once."
         )

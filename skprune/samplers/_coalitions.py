@@ -56,7 +56,8 @@ def bernoulli_coalitions(
     shape: tuple[int, ...] = (n_samples, n_players)
     if n_blocks is not None:
         shape = (n_samples, n_blocks, n_players)
-    return rng.random(shape) < inclusion_probability
+    # The 24 bits of single precision round a probability by less than 1e-7.
+    return rng.random(shape, dtype=np.float32) < np.float32(inclusion_probability)
 
 
 def complement_pairs(
@@ -133,4 +134,5 @@ def fixed_size_coalitions(
     if not 0 <= size <= n_players:
         raise ValueError(f"size={size} must lie between 0 and n_players={n_players}.")
     # The ranks of a uniform order are uniform too, so the order itself can serve.
-    return uniform_orders(n_players, n_samples, rng, n_blocks=n_blocks) < size
+    orders = uniform_orders(n_players, n_samples, rng, n_blocks=n_blocks)
+    return np.asarray(orders) < size

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
+from skprune.games import BlockOrders
+
 __all__ = ["antithetic_orders", "sobol_orders", "uniform_orders"]
 
 
@@ -13,7 +15,7 @@ def uniform_orders(
     rng: np.random.Generator,
     *,
     n_blocks: int | None = None,
-) -> NDArray[np.intp]:
+) -> NDArray[np.intp] | BlockOrders:
     """Draw independent orders, all equally likely.
 
     Parameters
@@ -25,12 +27,14 @@ def uniform_orders(
     rng : numpy.random.Generator
         Draws them.
     n_blocks : int, optional
-        Number of blocks that each get an order of their own.
+        Number of blocks that each get an order of their own: any two of these orders
+        are independent.
 
     Returns
     -------
-    orders : ndarray of int of shape (n_samples, [n_blocks,] n_players)
-        The players of each order, the first to join first.
+    orders : ndarray of int of shape (n_samples, n_players) or BlockOrders
+        The players of each order, the first to join first. With blocks they have the
+        shape (n_samples, n_blocks, n_players), and are no array yet.
 
     Examples
     --------
@@ -39,10 +43,7 @@ def uniform_orders(
     >>> uniform_orders(4, 3, np.random.default_rng(0), n_blocks=2).shape
     (3, 2, 4)
     """
-    shape: tuple[int, ...] = (n_samples, n_players)
-    if n_blocks is not None:
-        shape = (n_samples, n_blocks, n_players)
-    return rng.permuted(np.broadcast_to(np.arange(n_players), shape), axis=-1)
+    return _for_blocks(_permutations(n_players, n_samples, rng), n_blocks, rng)
 
 
 def antithetic_orders(
@@ -51,8 +52,8 @@ def antithetic_orders(
     rng: np.random.Generator,
     *,
     n_blocks: int | None = None,
-) -> NDArray[np.intp]:
-    """Draw orders in pairs: each uniform order is followed by its reverse.
+) -> NDArray[np.intp] | BlockOrders:
+    """Draw uniform orders in pairs of an order and its reverse.
 
     Parameters
     ----------
@@ -67,8 +68,8 @@ def antithetic_orders(
 
     Returns
     -------
-    orders : ndarray of int of shape (n_samples, [n_blocks,] n_players)
-        Row 2k + 1 is the reverse of row 2k.
+    orders : ndarray of int of shape (n_samples, n_players) or BlockOrders
+        Row 2k + 1 is the reverse of row 2k, in every block.
 
     Examples
     --------
@@ -78,9 +79,10 @@ def antithetic_orders(
     >>> bool((first == second[::-1]).all())
     True
     """
-    forward = uniform_orders(n_players, (n_samples + 1) // 2, rng, n_blocks=n_blocks)
-    pairs = np.stack([forward, forward[..., ::-1]], axis=1)
-    return pairs.reshape(-1, *forward.shape[1:])[:n_samples]
+    forward = _permutations(n_players, (n_samples + 1) // 2, rng)
+    pairs = np.stack([forward, forward[:, ::-1]], axis=1)
+    orders = pairs.reshape(-1, n_players)[:n_samples]
+    return _for_blocks(orders, n_blocks, rng)
 
 
 def sobol_orders(
@@ -133,3 +135,20 @@ def sobol_orders(
     seed = int(rng.integers(2**63))
     points = qmc.Sobol(n_players, scramble=True, rng=seed).random_base2(exponent)
     return np.argsort(points, axis=1, kind="stable")
+
+
+def _for_blocks(
+    orders: NDArray[np.intp], n_blocks: int | None, rng: np.random.Generator
+) -> NDArray[np.intp] | BlockOrders:
+    """Orders of one block; or of many, each of which names the players anew."""
+    if n_blocks is None:
+        return orders
+    return BlockOrders(orders, _permutations(orders.shape[1], n_blocks, rng))
+
+
+def _permutations(
+    n_players: int, n_samples: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Independent permutations, shape (n_samples, n_players)."""
+    players = np.broadcast_to(np.arange(n_players), (n_samples, n_players))
+    return rng.permuted(players, axis=1)

@@ -21,7 +21,7 @@ from skprune.scorers._stopping import StoppingRule
 __all__ = ["PlayerScores", "PowerIndexScorer"]
 
 # Elements of the largest array of orders or coalitions that one batch may draw.
-_BATCH_ELEMENTS = 2**23
+_BATCH_ELEMENTS = 2**21
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +230,8 @@ class PowerIndexScorer(BaseEstimator, ABC):
         while reason is None and n_units < affordable:
             # Batches grow with the estimate: checks stay few, overshoot small.
             batch = max(sampling.min_units - n_units, n_units // 4, 1)
+            if not rule.has_target:
+                batch = affordable
             batch = min(batch, largest, affordable - n_units)
             sampling.draw(batch, rng)
             n_units += batch

@@ -1,13 +1,13 @@
 """The Shapley value: the mean of a player's marginals over all orders."""
 
 from math import comb
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._param_validation import StrOptions
 
-from skprune.games import Game
+from skprune.games import BlockOrders, Game
 from skprune.samplers import antithetic_orders, sobol_orders, uniform_orders
 from skprune.scorers._base import PowerIndexScorer
 from skprune.scorers._sampling import MarginalMeans, Sampling
@@ -103,9 +103,8 @@ class ShapleyScorer(PowerIndexScorer):
         self, game: Game, n_samples: int, rng: np.random.Generator
     ) -> NDArray[np.float64]:
         """Walk uniform orders."""
-        return game.walk(
-            uniform_orders(game.n_players, n_samples, rng, n_blocks=_blocks(game))
-        )
+        orders = uniform_orders(game.n_players, n_samples, rng, n_blocks=_blocks(game))
+        return _walk(game, orders)
 
     def _sampling(self, game: Game, n_evaluations: int) -> Sampling:
         n = game.n_players
@@ -133,7 +132,7 @@ def _antithetic_units(
 ) -> NDArray[np.float64]:
     """Mean marginals of pairs of walks."""
     orders = antithetic_orders(game.n_players, 2 * n_units, rng, n_blocks=_blocks(game))
-    return game.walk(orders).reshape(n_units, 2, -1).mean(axis=1)
+    return _walk(game, orders).reshape(n_units, 2, -1).mean(axis=1)
 
 
 def _sobol_units(
@@ -142,6 +141,17 @@ def _sobol_units(
     """Mean marginals of the walks of independent scramblings."""
     orders = [sobol_orders(game.n_players, size, rng) for _ in range(n_units)]
     return game.walk(np.concatenate(orders)).reshape(n_units, size, -1).mean(axis=1)
+
+
+def _walk(
+    game: Game, orders: NDArray[np.intp] | BlockOrders
+) -> NDArray[np.float64]:
+    """Marginals along orders, in the form that a game can read."""
+    if isinstance(orders, BlockOrders):
+        if game.reads_block_orders:
+            return game.walk(cast(Any, orders))
+        orders = np.asarray(orders)
+    return game.walk(orders)
 
 
 def _blocks(game: Game) -> int | None:

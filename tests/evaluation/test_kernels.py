@@ -19,6 +19,7 @@ from skprune.evaluation._kernels import (
 )
 from skprune.evaluation._lane_math import ACTIVATIONS
 from skprune.evaluation._lane_payoffs import PAYOFFS, SMOOTHING
+from skprune.games import BlockOrders
 
 LANES = 16
 FUNCTIONS = {
@@ -477,3 +478,20 @@ def test_importing_compiles_nothing():
         check=True,
     )
     assert done.stdout.strip() == "[[], [], [], [], []]"
+
+
+@pytest.mark.parametrize("payoff", ["accuracy", "log_likelihood"])
+@pytest.mark.parametrize("widths", [(7, 4), (5, 6, 4)])
+def test_orders_by_names_are_those_they_stand_for(payoff, widths):
+    rng = np.random.default_rng(8)
+    plain = random_tail(rng, widths, "relu", payoff, 40, "units")
+    tail, n = plain.prepare(), plain.n_players
+    free = rng.permutation(n)[: n - 2]
+    shared, names = (
+        rng.permuted(np.tile(np.arange(n - 2), (rows, 1)), axis=1)
+        for rows in (3, tail.n_blocks)
+    )
+    played = walk_marginals(tail, np.ones(n, bool), free, shared[:, None], names)
+    orders = np.asarray(BlockOrders(shared, names))
+    same = walk_marginals(tail, np.ones(n, bool), free, orders)
+    np.testing.assert_array_equal(played, same)

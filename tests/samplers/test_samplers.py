@@ -49,6 +49,18 @@ def test_blocks_draw_for_themselves(sampler):
     assert (samples[:, 0] != samples[:, 1]).any()
 
 
+@pytest.mark.parametrize("second", [(0, 1), (1, 0), (1, 1)], ids=str)
+def test_orders_of_blocks_are_independent_in_pairs(second):
+    rng, n_draws = np.random.default_rng(0), 7200
+    drawn = np.array([uniform_orders(3, 2, rng, n_blocks=2) for _ in range(n_draws)])
+    codes = np.unique(drawn @ [9, 3, 1], return_inverse=True)[1]
+    codes = codes.reshape(n_draws, 2, 2)
+    pairs = 6 * codes[:, 0, 0] + codes[(slice(None), *second)]
+    counts = np.bincount(pairs, minlength=36)
+    # All 36 pairs of orders are equally likely.
+    assert abs(counts - n_draws / 36).max() < 4.5 * np.sqrt(n_draws / 36)
+
+
 @pytest.mark.parametrize("n_blocks", [None, 2])
 @pytest.mark.parametrize("n_samples", [1, 4, 5])
 def test_antithetic_orders_come_with_their_reverse(n_samples, n_blocks):

@@ -171,7 +171,8 @@ def test_null_player_in_samples(scorer):
     game = UnanimityGame(5, carrier=[0, 1])
     scorer.set_params(method="sampling", n_evaluations=1000, random_state=0)
     scores = scorer.estimate(game)
-    assert abs(scores.values[3]) <= 4 * scores.standard_errors[3]
+    # Regressions answer exactly here, but for rounding.
+    assert abs(scores.values[3]) <= 4 * scores.standard_errors[3] + 1e-15
 
 
 @given(tables, st.floats(-3, 3), st.randoms(use_true_random=False))
