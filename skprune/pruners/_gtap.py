@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from joblib import effective_n_jobs
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, clone
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -26,19 +26,20 @@ from skprune.evaluation import (
     first_rows,
     last_linear,
     resolve_payoff,
-    take_rows,
     task_of,
 )
 from skprune.networks import evaluating, find_players, size_of
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import (
     POWER_INDICES,
+    SEARCH_SAMPLES,
     SEARCHES,
     SIZE,
     as_count,
     as_refinement,
     as_search,
     named_scorer,
+    score_budget,
     seeded,
     step_budget,
 )
@@ -54,8 +55,8 @@ from skprune.strategies import (
 
 __all__ = ["GTAPPruner"]
 
-# MCUE averages over instances, and this many are enough for its maximum.
-_CRITICAL_SAMPLES = 1000
+# MCUE averages over instances; more of them leave the spread between sub-networks.
+_CRITICAL_SAMPLES = 256
 
 
 class GTAPPruner(BasePruner):
@@ -335,20 +336,23 @@ class GTAPPruner(BasePruner):
         scorer = self._scorer(stage, search)
         if _is_reconstruction(self.payoff):
             return self._search_layers(stage, target, sizes, search, scorer)
-        game = stage.evaluator(self.payoff, n_jobs=self.n_jobs)
+        game = stage.evaluator(self.payoff, _n_played(stage), n_jobs=self.n_jobs)
         floors = {
             "groups": stage.players.group_of,
             "min_per_group": self.min_per_layer,
         }
         with self._step("search"):
-            path = search.search(game, scorer, sizes, ties=stage.weight_norms, **floors)
+            step_scorer = self._step_scorer(scorer, stage, search)
+            path = search.search(
+                game, step_scorer, sizes, ties=stage.weight_norms, **floors
+            )
         with self._step("score"):
-            scores = self._score_index(scorer).estimate(game)
+            scores = scorer.estimate(game)
         refinement = as_refinement(self.refine, self._seed())
         if refinement is None:
             return list(path.masks), scores
-        if self.payoff == "accuracy":
-            game = stage.evaluator("smoothed_accuracy", n_jobs=self.n_jobs)
+        payoff = "smoothed_accuracy" if self.payoff == "accuracy" else self.payoff
+        game = stage.evaluator(payoff, n_jobs=self.n_jobs)
         with self._step("refine"):
             refined = [refinement.refine(game, m, **floors)[0] for m in path.masks]
         return refined, scores
@@ -388,10 +392,19 @@ class GTAPPruner(BasePruner):
             return index if index is None else seeded(index, self._seed())
         budget = "auto"
         if not _is_reconstruction(self.payoff):
-            budget = step_budget(stage.players.n_players, len(stage.data.y_game))
+            budget = score_budget(stage.players.n_players, _n_played(stage))
         # Coalitions of the size at which the net turns uncertain.
         bias = index == "biased_banzhaf" and self._critical(stage).surviving_fraction
         return named_scorer(index, bias, budget, self._seed())
+
+    def _step_scorer(self, scorer, stage, search):
+        """The scorer of a step: building needs little of an index by its name."""
+        is_named = not isinstance(self.power_index, PowerIndexScorer)
+        builds = isinstance(search, IteratedBuilding) and is_named
+        if not builds or stage.payoff.metric:
+            return scorer
+        budget = step_budget(stage.players.n_players, _n_played(stage))
+        return clone(scorer).set_params(n_evaluations=budget)
 
     def _score_index(self, scorer):
         """The index behind `scores_`: the one of the search, else Shapley."""
@@ -400,12 +413,13 @@ class GTAPPruner(BasePruner):
     def _critical(self, stage):
         """MCUE on the validation samples, once."""
         if self.critical_size_ is None:
-            data = stage.data
-            n, most = len(data.y_game), _CRITICAL_SAMPLES
-            rows = np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
-            X, y = take_rows(data.X_game, rows), data.y_game[rows]
-            game = stage.evaluator(stage.task.default_payoff, X, y)
-            self.critical_size_ = critical_size(game, random_state=self._seed())
+            game = stage.evaluator(stage.task.default_payoff, _CRITICAL_SAMPLES)
+            # A bias needs to be known less well than a size.
+            is_size = isinstance(self.n_players_to_keep, str)
+            rough = {"grid": np.arange(0.05, 0.99, 0.05), "n_subnetworks": 16}
+            self.critical_size_ = critical_size(
+                game, **({} if is_size else rough), random_state=self._seed()
+            )
             self._say("critical size {:.3f}", self.critical_size_.fraction)
         return self.critical_size_
 
@@ -473,3 +487,9 @@ class GTAPPruner(BasePruner):
 def _is_reconstruction(payoff):
     """Whether the layers play reconstruction games."""
     return isinstance(payoff, str) and payoff == "reconstruction"
+
+
+def _n_played(stage):
+    """Samples on which a search plays: all, where a payoff is no mean over them."""
+    n_samples = len(stage.data.y_game)
+    return n_samples if stage.payoff.metric else min(n_samples, SEARCH_SAMPLES)

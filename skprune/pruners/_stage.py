@@ -136,10 +136,12 @@ class Stage:
         """Decides among players of equal score."""
         return weight_norm_scores(self.net.module_, self.players)
 
-    def evaluator(self, payoff, X=None, y=None, n_jobs=None):
-        """The net as a game on its game samples, or on others."""
-        if X is None:
-            X, y = self.data.X_game, self.data.y_game
+    def evaluator(self, payoff, n_samples=None, n_jobs=None):
+        """The net as a game on its game samples, or on some of them."""
+        X, y = self.data.X_game, self.data.y_game
+        if n_samples is not None and n_samples < len(y):
+            rows = np.linspace(0, len(y) - 1, n_samples).astype(int)
+            X, y = take_rows(X, rows), y[rows]
         return CoalitionEvaluator(
             self.net, X, y, players=self.players, payoff=payoff, n_jobs=n_jobs
         )

@@ -17,6 +17,9 @@ __all__ = ["IteratedLocalSearch", "Refinement", "SwapRefinement"]
 # A gain below this is rounding, not a better coalition.
 _MIN_GAIN = 1e-12
 
+# Absent players that a round after a gain asks, as a multiple of the substitutes.
+_SHORTLIST = 8
+
 
 class Refinement(BaseEstimator, ABC):
     """Base class: a rule that betters a coalition without changing its size."""
@@ -73,16 +76,24 @@ class Refinement(BaseEstimator, ABC):
 class SwapRefinement(Refinement):
     """Exchange a present player for an absent one while the payoff rises.
 
-    One flip around the coalition says which present players are missed least; for
-    each of these, one flip around the coalition without it says who replaces it best.
-    The best exchanges are then tried together, best first.
+    One flip around the coalition says which present players are missed least, and which
+    absent ones would add most. Of the exchanges between these the best is made, then
+    the best of the others, and so on while the payoff rises.
 
     Parameters
     ----------
     n_candidates : int, default=8
         Present players whose exchange is tried in each round, those missed least.
+    n_substitutes : int, default=8
+        Absent players that are tried in the place of each, those that would add most.
     max_rounds : int, default=50
-        Rounds at most; each costs `n_candidates` + 1 flips.
+        Rounds at most; each costs one flip at most, `n_candidates` times
+        `n_substitutes` payoffs, and some more for those that gain.
+
+    Notes
+    -----
+    On LeNet5 (MNIST, 10,000 samples, a tenth, .225 and .4 of the players, three seeds)
+    twice as many substitutes or candidates took longer and ended no higher.
 
     Examples
     --------
@@ -95,8 +106,11 @@ class SwapRefinement(Refinement):
     (1.0, 9)
     """
 
-    def __init__(self, n_candidates: int = 8, max_rounds: int = 50) -> None:
+    def __init__(
+        self, n_candidates: int = 8, n_substitutes: int = 8, max_rounds: int = 50
+    ) -> None:
         self.n_candidates = n_candidates
+        self.n_substitutes = n_substitutes
         self.max_rounds = max_rounds
 
     def _improve(
@@ -107,36 +121,62 @@ class SwapRefinement(Refinement):
         group_of: NDArray[np.intp],
         floors: NDArray[np.intp],
     ) -> tuple[NDArray[np.bool_], float]:
+        everybody = np.ones(keep.size, dtype=bool)
+        playing = everybody
         for _ in range(self.max_rounds):
-            swaps = self._best_swaps(game, keep, group_of, floors)
+            marginals = _marginals(game, keep, playing)
+            swaps = self._promising_swaps(game, keep, marginals, group_of, floors)
             better, new_payoff = _apply(game, keep, payoff, swaps, group_of, floors)
-            if new_payoff <= payoff + _MIN_GAIN:
+            if new_payoff > payoff + _MIN_GAIN:
+                keep, payoff = better, new_payoff
+                # Whoever adds little now adds little to the next coalition too; before
+                # the search gives up, all are asked again.
+                playing = keep.copy()
+                n_absent = _SHORTLIST * self.n_substitutes
+                playing[_first(~keep, -marginals, n_absent)] = True
+            elif playing is everybody:
                 break
-            keep, payoff = better, new_payoff
+            else:
+                playing = everybody
         return keep, payoff
 
-    def _best_swaps(
+    def _promising_swaps(
         self,
         game: Game,
         keep: NDArray[np.bool_],
+        marginals: NDArray[np.float64],
         group_of: NDArray[np.intp],
         floors: NDArray[np.intp],
     ) -> list[tuple[int, int]]:
-        """Promising (leaves, joins) pairs, best first."""
-        losses = np.where(keep, game.flip(keep[None])[0], np.inf)
-        leavers = np.argsort(losses, kind="stable")
-        leavers = leavers[: min(self.n_candidates, int(keep.sum()))]
-        around = np.repeat(keep[None], leavers.size, axis=0)
-        around[np.arange(leavers.size), leavers] = False
-        gains = np.where(keep, -np.inf, game.flip(around))
-        for row, leaver in enumerate(leavers):
+        """Promising (leaves, joins) pairs."""
+        absent = ~keep & (marginals > -np.inf)
+        counts = np.bincount(group_of[keep], minlength=floors.size)
+        swaps = []
+        for leaver in _first(keep, marginals, self.n_candidates):
+            # At its floor a group lets go of nobody but for another of its own.
             group = group_of[leaver]
-            if np.count_nonzero(keep & (group_of == group)) <= floors[group]:
-                gains[row, group_of != group] = -np.inf
-        joiners = gains.argmax(axis=1)
-        net = gains[np.arange(leavers.size), joiners] - losses[leavers]
-        order = np.argsort(-net, kind="stable")
-        return [(int(leavers[i]), int(joiners[i])) for i in order if net[i] > _MIN_GAIN]
+            kin = (group_of == group) | (counts[group] > floors[group])
+            joiners = _first(absent & kin, -marginals, self.n_substitutes)
+            swaps += [(int(leaver), int(joiner)) for joiner in joiners]
+        return swaps
+
+
+def _marginals(
+    game: Game, keep: NDArray[np.bool_], playing: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Marginals around a coalition; minus infinity for absent players left aside."""
+    marginals = np.full(keep.size, -np.inf)
+    part = game if playing.all() else game.restrict(always_out=~playing)
+    marginals[playing] = part.flip(keep[None, playing])[0]
+    return marginals
+
+
+def _first(
+    among: NDArray[np.bool_], values: NDArray[np.float64], n: int
+) -> NDArray[np.intp]:
+    """The players with the smallest values among some."""
+    players = np.flatnonzero(among)
+    return players[np.argsort(values[players], kind="stable")[:n]]
 
 
 def _apply(
@@ -147,17 +187,28 @@ def _apply(
     group_of: NDArray[np.intp],
     floors: NDArray[np.intp],
 ) -> tuple[NDArray[np.bool_], float]:
-    """Try the swaps one after the other and keep those that raise the payoff."""
-    for leaves, joins in swaps:
-        if keep[joins]:
-            continue
-        trial = keep.copy()
-        trial[leaves], trial[joins] = False, True
-        if (np.bincount(group_of[trial], minlength=floors.size) < floors).any():
-            continue
-        value = float(game(trial[None])[0])
-        if value > payoff + _MIN_GAIN:
-            keep, payoff = trial, value
+    """Make the best swap, try the others again, and so on while the payoff rises."""
+    while swaps:
+        trials = np.repeat(keep[None], len(swaps), axis=0)
+        for trial, (leaves, joins) in zip(trials, swaps, strict=True):
+            trial[leaves], trial[joins] = False, True
+        members = np.eye(floors.size, dtype=np.intp)[group_of]
+        allowed = (trials @ members >= floors).all(axis=1)
+        if not allowed.any():
+            break
+        payoffs = np.full(len(swaps), -np.inf)
+        payoffs[allowed] = game(trials[allowed])
+        better = payoffs > payoff + _MIN_GAIN
+        if not better.any():
+            break
+        best = int(payoffs.argmax())
+        keep, payoff = trials[best], float(payoffs[best])
+        # What gained nothing by itself is not tried again.
+        swaps = [
+            (leaves, joins)
+            for (leaves, joins), gains in zip(swaps, better, strict=True)
+            if gains and keep[leaves] and not keep[joins]
+        ]
     return keep, payoff
 
 

@@ -174,6 +174,51 @@ def test_given_net_is_not_trained_and_not_changed(digits, digits_net, pruned):
 
 
 @pytest.mark.parametrize(
+    ("params", "n_played"),
+    [
+        ({"payoff": "accuracy"}, 1024),
+        (
+            {
+                "payoff": "f1_macro",
+                "power_index": BanzhafScorer(n_evaluations=100, random_state=0),
+            },
+            1200,
+        ),
+    ],
+    ids=["mean over samples", "metric"],
+)
+def test_searches_play_some_samples_and_score_steps_lightly(
+    digits, digits_net, monkeypatch, params, n_played
+):
+    monkeypatch.setattr("skprune.pruners._gtap.SEARCH_SAMPLES", 1024)
+    played = []
+
+    class Spy(IteratedBuilding):
+        def _masks(self, game, scorer, *args):
+            played.append((game._batched.n_samples, scorer.n_evaluations))
+            return super()._masks(game, scorer, *args)
+
+    X, _, y, _ = digits
+    pruner = GTAPPruner(
+        FrozenEstimator(digits_net),
+        n_players_to_keep=0.1,
+        search=Spy(step=4),
+        refine=False,
+        random_state=0,
+        **params,
+    ).fit(X[:1200], y[:1200])
+    ((n_samples, step_budget),) = played
+    assert n_samples == n_played
+    if "power_index" in params:
+        assert step_budget == 100
+    else:
+        # 64 blocks of samples: 9 flips for a step, 32 for the scores.
+        assert step_budget == 9 * 72 + 2
+        assert pruner.scores_.n_samples == 32
+    assert np.isfinite(pruner.scores_.standard_errors).all()
+
+
+@pytest.mark.parametrize(
     "params",
     [
         {"payoff": "accuracy"},

@@ -64,6 +64,39 @@ def test_swaps_across_groups_stop_at_the_floor():
     assert np.flatnonzero(keep).tolist() == [0, 1]
 
 
+def test_everybody_is_asked_before_swaps_end():
+    # After a round the next ones ask few; the last player needed is not among them.
+    game = CallableGame(lambda coalitions: coalitions @ np.arange(30), 30)
+    refinement = SwapRefinement(n_candidates=1, n_substitutes=1)
+    keep, _ = refinement.refine(game, np.arange(30) < 6)
+    assert np.flatnonzero(keep).tolist() == [24, 25, 26, 27, 28, 29]
+
+
+def test_quotas_leave_swaps_within_groups():
+    weights = np.array([1.0, 2.0, 10.0, 20.0, 30.0])
+    game = CallableGame(lambda coalitions: coalitions @ weights, 5)
+    start, groups = np.array([1, 0, 1, 0, 0], dtype=bool), [0, 0, 1, 1, 1]
+    refinement = SwapRefinement(n_substitutes=1)
+    keep, _ = refinement.refine(game, start, groups=groups, min_per_group=[1, 1])
+    assert np.flatnonzero(keep).tolist() == [1, 4]
+
+
+def test_of_two_swaps_that_exclude_each_other_the_better_is_made():
+    # Players 2 and 3 are worth the more, but one makes the other worthless.
+    def payoff(coalitions):
+        return (
+            1.0 * coalitions[:, 2]
+            + 3.0 * coalitions[:, 3]
+            - 3.5 * (coalitions[:, 2] & coalitions[:, 3])
+        )
+
+    refinement = SwapRefinement(max_rounds=1)
+    keep, earned = refinement.refine(CallableGame(payoff, 4), np.arange(4) < 2)
+    assert earned == 3.0
+    assert keep[3]
+    assert not keep[2]
+
+
 @pytest.mark.parametrize("name", ["swaps", "one round", "local search"])
 def test_one_missing_member_of_the_council_is_found(name):
     start = (np.arange(15) < 4) | (np.arange(15) > 9)
