@@ -11,6 +11,7 @@ from skorch import NeuralNet
 from skprune.evaluation._batched import BatchedBackend
 from skprune.evaluation._compiled import CompiledBackend
 from skprune.evaluation._data import batches_of, concatenate, first_rows
+from skprune.evaluation._lineup import dealt_rows
 from skprune.evaluation._payoffs import predictions, resolve_payoff, task_of
 from skprune.evaluation._split import split_module
 from skprune.evaluation._triton_backend import TritonBackend
@@ -22,7 +23,13 @@ from skprune.games import (
     check_mask,
     check_orders,
 )
-from skprune.networks import Players, evaluating, find_players, tensors_in
+from skprune.networks import (
+    Players,
+    evaluating,
+    find_players,
+    map_tensors,
+    tensors_in,
+)
 
 __all__ = ["CoalitionEvaluator", "check_net"]
 
@@ -128,6 +135,10 @@ class CoalitionEvaluator(Game):
             features = concatenate([split.features(b) for b in batches_of(net, X)])
         targets = self.task.targets(y, net.device)
         _check_samples(features, targets)
+        self._rows = rows = dealt_rows(targets)
+        features, targets = map_tensors(
+            lambda x: x[rows.to(x.device)], (features, targets)
+        )
         self.players, self.n_players = players, players.n_players
         self.payoff = resolve_payoff(payoff, self.task, targets)
         args = (split, features, targets, self.task, self.payoff)
@@ -219,7 +230,8 @@ class CoalitionEvaluator(Game):
         coalitions = check_coalitions(coalitions, self.n_players)
         with self._evaluating():
             logits = self._batched.logits(coalitions)
-        return predictions(logits, self.task.kind).cpu().numpy()
+        answers = predictions(logits, self.task.kind).cpu().numpy()
+        return answers[:, self._rows.argsort()]
 
     def _walk(self, start, free, orders):
         """Native walk of the free players, with or without an axis of blocks."""

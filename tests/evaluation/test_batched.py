@@ -180,7 +180,7 @@ STAGES = {
     "conv net": (2, 1),
     "residual conv": (2, 0),
     "residual mlp": (2, 2),
-    "residual norm": (3, 0),
+    "residual norm": (2, 1),
     "conv net strided": (2, 1),
     "embedding bag": (1, 1),
     "squeeze neurons": (2, 2),

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from skprune.evaluation import PAYOFFS, CoalitionEvaluator, check_net
+from skprune.evaluation._lineup import dealt_rows
 from skprune.games import Game
 from skprune.networks import find_players, remove_players
 from skprune.samplers import bernoulli_coalitions, uniform_orders
@@ -283,7 +284,9 @@ def test_blocks_play_their_own_orders_and_average(zoo, backend):
     orders = orders_of(game, n_blocks=3)
     coalitions = bernoulli_coalitions(16, 3, np.random.default_rng(3), n_blocks=3)
     walked, flipped = np.zeros((2, 3, 16))
-    for block, rows in enumerate([slice(0, 16), slice(16, 32), slice(32, 40)]):
+    dealt = dealt_rows(torch.as_tensor(y)).split(16)
+    assert [len(rows) for rows in dealt] == [16, 16, 8]
+    for block, rows in enumerate(dealt):
         part = CoalitionEvaluator(problem.net, X[rows], y[rows], **keywords)
         share = len(X[rows]) / 40
         walked += share * part.walk(orders[:, block])
@@ -717,3 +720,26 @@ def test_in_place_sums_do_not_pile_up(zoo):
     np.testing.assert_array_equal(game(coalitions), first)
     one_by_one = [game(coalition)[0] for coalition in coalitions]
     np.testing.assert_allclose(one_by_one, first, rtol=1e-5)
+
+
+def test_blocks_get_all_classes_however_samples_are_sorted(zoo):
+    problem = zoo.make_net(zoo.mlp(), n_samples=160)
+    order = np.argsort(problem.y, kind="stable")
+    game = CoalitionEvaluator(problem.net, problem.X[order], problem.y[order])
+    whole = np.bincount(problem.y, minlength=3) / 160
+    for rows in dealt_rows(torch.as_tensor(problem.y[order])).split(16):
+        block = np.bincount(problem.y[order][rows], minlength=3)
+        assert abs(block - 16 * whole).max() < 1.5
+    coalitions = np.random.default_rng(0).random((2, game.n_players)) < 0.5
+    np.testing.assert_array_equal(
+        game.predict(coalitions),
+        CoalitionEvaluator(problem.net, problem.X, problem.y).predict(coalitions)[
+            :, order
+        ],
+    )
+
+
+def test_values_of_a_regression_are_dealt_too():
+    rows = dealt_rows(torch.linspace(0, 1, 64)[:, None])
+    means = torch.linspace(0, 1, 64)[rows].reshape(4, 16).mean(1)
+    assert (means - 0.5).abs().max() < 0.05
