@@ -7,8 +7,8 @@ import torch
 from torch import fx, nn
 
 from skprune.evaluation._lineup import BLOCK_SIZE, Lineup
-from skprune.evaluation._split import _has_side_effect as has_side_effect
-from skprune.evaluation._split import _Tracer as Tracer
+from skprune.evaluation._split import LayerTracer as Tracer
+from skprune.evaluation._split import has_side_effect as has_side_effect
 from skprune.evaluation._stages import Entry, Stage, StagedModule
 from skprune.networks import MaskedModule, map_tensors, tensors_in
 

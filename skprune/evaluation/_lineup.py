@@ -15,7 +15,6 @@ __all__ = ["BLOCK_SIZE", "Lineup", "dealt_rows", "rows_of", "samples_of"]
 BLOCK_SIZE = LANES
 
 
-
 def dealt_rows(targets):
     """Rows of samples, dealt to the blocks like sorted cards to players.
 

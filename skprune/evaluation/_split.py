@@ -19,7 +19,7 @@ from skprune.networks import (
     tensors_in,
 )
 
-__all__ = ["SplitModule", "split_module"]
+__all__ = ["LayerTracer", "SplitModule", "has_side_effect", "split_module"]
 
 _TRACING = threading.Lock()
 _SOFTMAX_FUNCTIONS = {
@@ -141,7 +141,7 @@ def split_module(module, players, example_input, strip_softmax=True):
     """
     with evaluating(module), torch.no_grad():
         try:
-            graph = _Tracer().trace(module)
+            graph = LayerTracer().trace(module)
         except Exception:
             # Tracing runs the user's forward on proxies, which can fail in any way; the
             # whole module is then run for every coalition, slower and as correct.
@@ -152,7 +152,7 @@ def split_module(module, players, example_input, strip_softmax=True):
         return split if works else SplitModule(module, players)
 
 
-class _Tracer(fx.Tracer):
+class LayerTracer(fx.Tracer):
     """Keeps our own layers whole, so that their names stay those of the module."""
 
     def trace(self, root, *args, **kwargs):
@@ -199,7 +199,7 @@ def _strip_softmax(graph, module):
 
 def _cut(module, graph, players, logits):
     """Both halves of a traced module."""
-    if any(_has_side_effect(module, node) for node in graph.nodes):
+    if any(has_side_effect(module, node) for node in graph.nodes):
         return None
     played = set()
     # A BatchNorm or PReLU works unit by unit, so nobody's absence changes it; only a
@@ -213,6 +213,9 @@ def _cut(module, graph, players, logits):
         reads = any(parent in played for parent in node.all_input_nodes)
         if reads or (node.op == "call_module" and node.target in names):
             played.add(node)
+    if not played:
+        # A module that is itself the layer: there is nothing in front of it.
+        return None
     output = next(node for node in graph.nodes if node.op == "output")
     border = [
         node
@@ -240,7 +243,7 @@ def _cut(module, graph, players, logits):
     )
 
 
-def _has_side_effect(module, node):
+def has_side_effect(module, node):
     """Whether a node only changes in place what others read: no path leads from it."""
     if node.users or node.op in ("output", "placeholder", "get_attr"):
         return False

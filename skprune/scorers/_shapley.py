@@ -143,9 +143,7 @@ def _sobol_units(
     return game.walk(np.concatenate(orders)).reshape(n_units, size, -1).mean(axis=1)
 
 
-def _walk(
-    game: Game, orders: NDArray[np.intp] | BlockOrders
-) -> NDArray[np.float64]:
+def _walk(game: Game, orders: NDArray[np.intp] | BlockOrders) -> NDArray[np.float64]:
     """Marginals along orders, in the form that a game can read."""
     if isinstance(orders, BlockOrders):
         if game.reads_block_orders:

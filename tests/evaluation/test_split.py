@@ -260,3 +260,9 @@ def test_the_module_stays_as_it_was(zoo):
     cut(module, inputs(2, 6), "neurons")
     assert all(part.training for part in module.modules())
     assert [name for name, _ in module.named_children()] == list("012345")
+
+
+def test_a_module_that_is_one_layer_is_not_cut(zoo):
+    problem = zoo.make_net(nn.Linear(6, 3))
+    game = CoalitionEvaluator(problem.net, problem.X, problem.y, players="inputs")
+    assert game(np.ones((1, 6), bool))[0] == problem.net.score(problem.X, problem.y)
