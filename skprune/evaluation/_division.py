@@ -7,8 +7,7 @@ import torch
 from torch import fx, nn
 
 from skprune.evaluation._lineup import BLOCK_SIZE, Lineup
-from skprune.evaluation._split import LayerTracer as Tracer
-from skprune.evaluation._split import has_side_effect as has_side_effect
+from skprune.evaluation._split import LayerTracer, has_side_effect
 from skprune.evaluation._stages import Entry, Stage, StagedModule
 from skprune.networks import MaskedModule, map_tensors, tensors_in
 
@@ -54,7 +53,7 @@ def _traced(module, features):
         # Its own weights are no layer's of the graph.
         return None
     try:
-        graph = Tracer().trace(module)
+        graph = LayerTracer().trace(module)
     except Exception:
         # As for the cut: the user's forward can fail on proxies in any way.
         return None
