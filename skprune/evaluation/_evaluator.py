@@ -40,7 +40,8 @@ class CoalitionEvaluator(Game):
     Parameters
     ----------
     net : skorch.NeuralNet
-        A fitted (initialized) net. It is not changed.
+        A fitted (initialized) net. It is not changed; after further training make a
+        new evaluator, for this one has read the weights.
     X : ndarray, sparse matrix, tensor or dict of these, of n_samples rows
         The samples, as the net's module reads them; best unseen in training.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
@@ -135,12 +136,15 @@ class CoalitionEvaluator(Game):
             features = concatenate([split.features(b) for b in batches_of(net, X)])
         targets = self.task.targets(y, net.device)
         _check_samples(features, targets)
-        self._rows = rows = dealt_rows(targets)
-        features, targets = map_tensors(
-            lambda x: x[rows.to(x.device)], (features, targets)
-        )
         self.players, self.n_players = players, players.n_players
         self.payoff = resolve_payoff(payoff, self.task, targets)
+        self._rows = rows = torch.arange(len(targets))
+        if self.payoff.metric is None:
+            # A metric may hold weights or groups of the samples, in their order.
+            self._rows = rows = dealt_rows(targets)
+            features, targets = map_tensors(
+                lambda x: x[rows.to(x.device)], (features, targets)
+            )
         args = (split, features, targets, self.task, self.payoff)
         n_threads = effective_n_jobs(n_jobs)
         # On a device the operations run side by side already.
@@ -149,7 +153,10 @@ class CoalitionEvaluator(Game):
             self._batched = BatchedBackend(
                 *args, memory_budget, None if alone else n_threads
             )
-        self._check_outputs(targets)
+        n_outputs = self._check_outputs(targets)
+        # To native backends one output is the logit of the second of two classes.
+        if self.task.kind == "multiclass" and n_outputs == 1 and backend == "auto":
+            backend = "batched"
         native = None
         if backend in ("auto", "compiled"):
             native = CompiledBackend.fitting(
@@ -262,7 +269,7 @@ class CoalitionEvaluator(Game):
         return evaluating(self._batched.split.rest)
 
     def _check_outputs(self, targets):
-        """Refuse a net whose outputs are NaN or do not fit the targets."""
+        """Refuse outputs that are NaN or do not fit the targets; how many there are."""
         everybody = np.ones((1, self.n_players), dtype=bool)
         with self._evaluating():
             logits = self._batched.logits(everybody)[0]
@@ -284,6 +291,7 @@ class CoalitionEvaluator(Game):
                 f"y has shape {tuple(targets.shape)} where the net's outputs have "
                 f"{tuple(logits.shape)}; give one column for each output."
             )
+        return logits.shape[1]
 
 
 class _RestrictedEvaluator(RestrictedGame):

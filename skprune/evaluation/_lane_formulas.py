@@ -17,7 +17,7 @@ __all__ = [
     "Lanes",
     "elu",
     "exp",
-    "exp2_of_negative",
+    "exp_of_negative",
     "gelu",
     "log",
     "sigmoid",
@@ -150,14 +150,11 @@ class Lanes:
         """The smaller of both; a NaN of self stays, one of `bound` does not."""
         return self._pick(">", bound, bound)
 
-    def where_positive(self, other):
-        """Self where it is above 0, `other` elsewhere."""
-        above = self.builder.fcmp_ordered(">", self.value, self.constant(0.0).value)
-        return self._apply(lambda x, y: self.builder.select(above, x, y), other)
-
-    def where_above(self, bound, other):
-        """`other` in the lanes in which self is above `bound`."""
-        return self._pick(">", bound, other)
+    def where(self, condition, bound, other):
+        """Self in the lanes of `condition` that are above `bound`, else `other`."""
+        limit = self.constant(bound).value
+        is_above = self.builder.fcmp_ordered(">", condition.value, limit)
+        return self._apply(lambda x, y: self.builder.select(is_above, x, y), other)
 
     def _pick(self, sign, bound, other):
         def emit(value, bound, other):
@@ -202,9 +199,9 @@ def exp(x):
     return series * power
 
 
-def exp2_of_negative(x):
-    """2 to the power of each lane, for lanes up to 0; at least 2**-125."""
-    x = x.at_least(-125.0)
+def exp_of_negative(x):
+    """e to the power of each lane, for lanes up to 0; at least 2**-125."""
+    x = (x * _LOG2_E).at_least(-125.0)
     shifted = x + _ROUNDER
     series = _polynomial(x - (shifted - _ROUNDER), _EXP2)
     # The lowest bits of `shifted` are those of a whole number, which is added to the
@@ -249,8 +246,10 @@ def tanh(x):
 
 def sigmoid(x):
     """Logistic function of each lane."""
-    one = x.constant(1.0)
-    return one / (exp(x.constant(0.0) - x) + one)
+    zero, one = x.constant(0.0), x.constant(1.0)
+    value = one / (exp(zero - x) + one)
+    # 0, as where the exponential overflows, and not a trace: silent units are silent.
+    return zero.where(zero - x, 88.0, value)
 
 
 def silu(x):
@@ -267,4 +266,4 @@ def gelu(x):
 
 def elu(x, alpha):
     """x where it is positive, alpha * (exp(x) - 1) elsewhere."""
-    return x.where_positive(alpha * (exp(x) - 1.0))
+    return x.where(x, 0.0, alpha * (exp(x) - 1.0))

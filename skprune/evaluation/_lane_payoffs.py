@@ -7,8 +7,6 @@ tile stays in registers. A sample's output of its own class (`truth`) is kept ap
 its row among the others is minus infinity.
 """
 
-import math
-
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -46,7 +44,6 @@ __all__ = [
     "fold_start",
     "folded_value",
     "folds_outputs",
-    "output_scale",
     "tile_wins",
 ]
 
@@ -64,7 +61,6 @@ SMOOTHING = 0.05
 FEW_CLASSES, MAX_CLASSES = 4, 10
 
 _ACCURACY, _LOG_LIKELIHOOD, _MARGIN, _ERROR, _SMOOTHED = 0, 1, 3, 4, 5
-_LN_2, _LOG2_E = math.log(2.0), 1 / math.log(2.0)
 
 
 @inlined_part
@@ -108,14 +104,14 @@ def _fold_best(typingctx, tile, best):
 
 @intrinsic
 def _fold_exponentials(typingctx, tile, best, total):
-    """Best row so far, and sum of powers of two relative to it."""
+    """Best row so far, and sum of exponentials relative to it."""
 
     def codegen(context, builder, signature, args):
         rows = _rows(builder, args[0])
         best, total = Lanes(builder, args[1]), Lanes(builder, args[2])
         top = _reduced([*rows, best], Lanes.at_least)
-        terms = [formulas.exp2_of_negative(row - top) for row in rows]
-        terms.append(formulas.exp2_of_negative(best - top) * total)
+        terms = [formulas.exp_of_negative(row - top) for row in rows]
+        terms.append(formulas.exp_of_negative(best - top) * total)
         return _packed(builder, [top, _reduced(terms, Lanes.__add__)])
 
     return types.UniTuple(FLOATS, 2)(tile, FLOATS, FLOATS), codegen
@@ -142,14 +138,8 @@ def _exp(typingctx, value):
 
 
 @inlined_part
-def output_scale(kind):
-    """Factor that outputs get before they are folded: likelihoods take powers of 2."""
-    return np.float32(1.0 if kind in (_ACCURACY, _MARGIN) else _LOG2_E)
-
-
-@inlined_part
 def fold_outputs(kind, tile, best, total):
-    """`best` and `total` with a tile of scaled rivals more."""
+    """`best` and `total` with a tile of rivals more."""
     if kind == _MARGIN:
         return _fold_best(tile, best), total
     return _fold_exponentials(tile, best, total)
@@ -168,7 +158,7 @@ def folded_value(kind, truth, best, total):
     """What each sample earns, but for the hits that a payoff counts."""
     if kind == _MARGIN:
         return truth - best
-    value = splat(_LN_2) * (truth - best) - _log(total)
+    value = (truth - best) - _log(total)
     if kind == _LOG_LIKELIHOOD:
         return value
     value = _exp(value)
@@ -176,8 +166,8 @@ def folded_value(kind, truth, best, total):
 
 
 @intrinsic
-def _split_tile(typingctx, tile, scale, wanted, first_class, n_classes, truth):
-    """Rivals of a tile of classes, own outputs, and where a rival is NaN, all scaled.
+def _split_tile(typingctx, tile, wanted, first_class, n_classes, truth):
+    """Rivals of a tile of classes, own outputs, and where a rival is NaN.
 
     The row of a sample's own class, and rows beyond the last class, become minus
     infinity.
@@ -186,12 +176,10 @@ def _split_tile(typingctx, tile, scale, wanted, first_class, n_classes, truth):
 
     def codegen(context, builder, signature, args):
         rows = cgutils.unpack_tuple(builder, args[0])
-        _, scale, wanted, first, n_classes, truth = args
-        factor = broadcast(builder, scale, VECTOR)
+        _, wanted, first, n_classes, truth = args
         lowest = ir.Constant(VECTOR, [float("-inf")] * LANES)
         rivals, is_nan = [], None
         for i, row in enumerate(rows):
-            row = builder.fmul(row, factor)
             number = builder.add(first, ir.Constant(first.type, i))
             label = broadcast(builder, builder.sitofp(number, ir.FloatType()), VECTOR)
             is_own = builder.fcmp_ordered("==", wanted, label)
@@ -206,7 +194,7 @@ def _split_tile(typingctx, tile, scale, wanted, first_class, n_classes, truth):
         return context.make_tuple(builder, types_out, [packed, truth, is_nan])
 
     integers = types.intp, types.intp
-    return types_out(tile, types.float32, FLOATS, *integers, FLOATS), codegen
+    return types_out(tile, FLOATS, *integers, FLOATS), codegen
 
 
 @intrinsic
@@ -254,17 +242,16 @@ def _make_payoff(width):
 
     @kernel_part
     def payoff(kind, rows, start, n_rows, wanted, lanes):
-        truth, scale = splat(0.0), output_scale(kind)
+        truth = splat(0.0)
         if n_rows > width:
             for row in range(n_rows):
                 own = wanted == splat(row)
-                output = splat(scale) * load(rows, start + row)
-                truth = select(own, output, truth)
+                truth = select(own, load(rows, start + row), truth)
         right = lanes
         best, total = splat(-np.inf), splat(0.0)
         for first in range(0, n_rows, width):
             tile = load_tile(rows, start + first, width)
-            tile, truth, is_nan = _split_tile(tile, scale, wanted, first, n_rows, truth)
+            tile, truth, is_nan = _split_tile(tile, wanted, first, n_rows, truth)
             if counts_hits(kind):
                 right = right & ~is_nan & tile_wins(tile, truth, wanted, first)
             if folds_outputs(kind):

@@ -16,7 +16,6 @@ from skprune.evaluation._lane_payoffs import (
     fold_start,
     folded_value,
     folds_outputs,
-    output_scale,
     tile_wins,
 )
 from skprune.evaluation._lane_tiles import (
@@ -289,13 +288,12 @@ def _present_first(coalition, free, order, absent):
 
 @kernel_part
 def _pack_weights(tail, work):
-    """Copy scaled weights, without gaps between columns: a cache holds more of them."""
+    """Copy the weights without gaps between columns: a cache holds more of them."""
     n_outputs, stride = tail.widths[1], tail.stride[0]
-    scale = output_scale(tail.payoff)
     for column in range(tail.widths[0]):
         for c in range(n_outputs):
             weight = tail.weights[column * stride + c]
-            work.weights[column * n_outputs + c] = scale * weight
+            work.weights[column * n_outputs + c] = weight
 
 
 @kernel_part
@@ -327,10 +325,9 @@ def _settle_coalition(tail, work, block, lanes, coalition, is_free, right):
         work.n_present[0] = list_columns(tail, work, 0, coalition, is_free)
     compute_all(tail, work, 0)
     first, truth = tail.first_row[1], splat(0.0)
-    scale = splat(output_scale(kind))
     wanted = load(tail.targets, block)
     for c in range(n_outputs):
-        output = scale * load(work.full_sums, first + c)
+        output = load(work.full_sums, first + c)
         is_own = wanted == splat(c)
         truth = select(is_own, output, truth)
         store(work.sums, c, select(is_own, splat(-np.inf), output))

@@ -138,5 +138,4 @@ def _is_bounded(tail):
     columns = np.abs(tail.inputs).max(axis=(0, 2)).astype(np.float64)
     weights = tail.weights[: len(columns) * tail.stride[0]].reshape(len(columns), -1)
     largest = columns @ np.abs(weights).max(axis=1) + np.abs(tail.biases).max()
-    # Likelihoods scale outputs by log2(e).
     return bool(largest < np.finfo(np.float32).max / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,14 @@ class BlockOrders:
 
     def __getitem__(self, key: Any) -> NDArray[np.intp]:
         """Part of the array of all orders."""
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        if isinstance(first, (int, np.integer)):
+            return self.names[:, self.shared[first]][tuple(rest)]
         return np.asarray(self)[key]
+
+    def __iter__(self) -> Iterator[NDArray[np.intp]]:
+        """The orders of all blocks, sample by sample."""
+        return (self[sample] for sample in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All orders, shape (n_samples, n_blocks, n_players)."""

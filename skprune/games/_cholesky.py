@@ -6,7 +6,8 @@ transposed. A lower triangle of ours is an upper one to it, and nothing is copie
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import numpy as np
@@ -34,13 +35,28 @@ _ROWS = 256
 # Columns from which on factors gain from several threads. On smaller ones the threads
 # wait for each other, up to a hundred times as long where other work keeps them away.
 _THREADED = 1024
+_SINGULAR = (
+    "gram is not positive definite on the columns present, to rounding; raise ridge."
+)
 
 
-def threads_for(n_columns: int) -> AbstractContextManager[object]:
-    """Context in which BLAS has one thread if the matrices are small."""
-    if n_columns >= _THREADED:
-        return nullcontext()
-    return _controller().limit(limits=1, user_api="blas")
+@contextmanager
+def threads_for(n_columns: int) -> Iterator[None]:
+    """Context of linear algebra: BLAS has one thread if the matrices are small.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        With the cure, where a matrix is singular to rounding.
+    """
+    limits: AbstractContextManager[object] = nullcontext()
+    if n_columns < _THREADED:
+        limits = _controller().limit(limits=1, user_api="blas")
+    try:
+        with limits:
+            yield
+    except np.linalg.LinAlgError as error:
+        raise np.linalg.LinAlgError(_SINGULAR) from error
 
 
 @cache
@@ -69,10 +85,7 @@ def factor(matrix: FloatArray) -> FloatArray:
     """
     root, info = dpotrf(matrix.T, lower=0, clean=0, overwrite_a=1)
     if info:
-        raise np.linalg.LinAlgError(
-            "gram is not positive definite on the columns present, to rounding; raise "
-            "ridge."
-        )
+        raise np.linalg.LinAlgError(_SINGULAR)
     return root.T
 
 

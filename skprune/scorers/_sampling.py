@@ -97,9 +97,11 @@ class MarginalMeans(Sampling):
         # of these over players where it never varied): a rare swing that was not met
         # yet must not look certain, and few units underestimate heavy tails.
         reach = np.maximum(self.high - self.mean, self.mean - self.low)
-        varying = reach[reach > 0]
+        # What varies less than this is constant but for rounding.
+        least = 1e-12 * np.maximum(abs(self.high), abs(self.low)).max()
+        varying = reach[reach > least]
         if varying.size:
-            reach = np.where(reach > 0, reach, varying.min())
+            reach = np.where(reach > least, reach, varying.min())
         variance = (self.squares + reach**2) / (self.count - 1)
         return self.mean, np.sqrt(variance / self.count)
 

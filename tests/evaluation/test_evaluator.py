@@ -743,3 +743,22 @@ def test_values_of_a_regression_are_dealt_too():
     rows = dealt_rows(torch.linspace(0, 1, 64)[:, None])
     means = torch.linspace(0, 1, 64)[rows].reshape(4, 16).mean(1)
     assert (means - 0.5).abs().max() < 0.05
+
+
+def test_a_metric_sees_samples_in_their_order(zoo):
+    problem = zoo.make_net(zoo.mlp(), n_samples=40)
+    weight = np.arange(40.0)
+
+    def weighted(y_true, y_predicted):
+        return np.average(y_true == y_predicted, weights=weight)
+
+    game = CoalitionEvaluator(problem.net, problem.X, problem.y, payoff=weighted)
+    expected = weighted(problem.y, problem.net.predict(problem.X))
+    assert game(np.ones((1, game.n_players), bool))[0] == expected
+
+
+def test_one_output_of_a_multiclass_net_always_wins(zoo):
+    problem = zoo.make_net(zoo.mlp((6, 4, 1)))
+    y = np.zeros(len(problem.X), dtype=np.int64)
+    game = CoalitionEvaluator(problem.net, problem.X, y)
+    assert game(np.zeros((1, 4), bool)) == 1

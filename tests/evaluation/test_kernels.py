@@ -495,3 +495,39 @@ def test_orders_by_names_are_those_they_stand_for(payoff, widths):
     orders = np.asarray(BlockOrders(shared, names))
     same = walk_marginals(tail, np.ones(n, bool), free, orders)
     np.testing.assert_array_equal(played, same)
+
+
+@pytest.mark.parametrize("payoff", ["accuracy", "smoothed_accuracy"])
+def test_sums_that_are_equal_tie_in_every_payoff(payoff):
+    # 5 + 4 + 6 = 6 + 5 + 4: class 0 wins, whichever weights come first.
+    weights = [np.array([[5, 4, 6], [6, 4, 5]], np.float32)]
+    X = np.ones((1, 3), np.float32)
+    plain = PlainTail(X, weights, [None], [], [np.arange(3)], [0], payoff)
+    everybody = np.arange(3)
+    orders = np.array([[[0, 1, 2]], [[2, 0, 1]]])
+    np.testing.assert_allclose(
+        walk_marginals(plain.prepare(), np.zeros(3, bool), everybody, orders),
+        plain.walk(np.zeros(3, bool), everybody, orders),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("activation", ["silu", "sigmoid"])
+def test_saturated_units_are_silent(activation):
+    X = np.full((3, 2), -200, np.float32)
+    weights = [np.eye(2, dtype=np.float32), np.array([[0, 0], [1, -1]], np.float32)]
+    biases = [np.zeros(2, np.float32), None]
+    owners = [np.full(2, -1), np.arange(2)]
+    plain = PlainTail(X, weights, biases, [activation], owners, [0, 1, 0], "accuracy")
+    coalitions = np.array([[True, False], [False, True], [True, True]])
+    np.testing.assert_allclose(
+        coalition_payoffs(plain.prepare(), coalitions), [2 / 3] * 3
+    )
+
+
+def test_large_outputs_stay_finite():
+    weights = [np.full((2, 1), 1.0, np.float32) * [[3e38], [-3e38]]]
+    X, owners = np.ones((1, 1), np.float32), [np.zeros(1, int)]
+    tail = prepare_tail(X, weights, [None], [], owners, 1, [0], "log_likelihood")
+    played = coalition_payoffs(tail, np.array([[False], [True]]))
+    np.testing.assert_allclose(played, [-np.log(2), 0], atol=1e-6)

@@ -53,3 +53,11 @@ def test_a_view_cannot_be_had():
         np.array(block_orders(), copy=False)
     with pytest.raises(ValueError, match="shape"):
         check_orders(block_orders(), 5)
+
+
+def test_they_can_be_walked_through():
+    orders = block_orders()
+    array = np.asarray(orders)
+    for own, expected in zip(orders, array, strict=True):
+        np.testing.assert_array_equal(own, expected)
+    np.testing.assert_array_equal(orders[-1, 1:], array[-1, 1:])

@@ -404,3 +404,17 @@ def test_bad_questions_are_refused():
         game.flip(np.ones((1, 7), bool))
     with pytest.raises(ValueError, match="every player from 0 to 7 once"):
         game.walk(np.zeros((1, 8), int))
+
+
+@pytest.mark.parametrize("owners", [None, [0, 0, 1, 1]])
+def test_singular_moments_without_a_ridge_are_told(owners):
+    game = ReconstructionGame(
+        np.ones((4, 4)), np.ones((4, 2)), 2.0, owners=owners, ridge=0
+    )
+    for play in (
+        lambda: game.greedy_order(2),
+        lambda: game.flip(np.ones((1, game.n_players), dtype=bool)),
+        lambda: game(np.ones((1, game.n_players), dtype=bool)),
+    ):
+        with pytest.raises(np.linalg.LinAlgError, match="raise ridge"):
+            play()
