@@ -66,8 +66,10 @@ class BlockOrders:
         """Number of samples."""
         return len(self.shared)
 
-    def __getitem__(self, key: Any) -> NDArray[np.intp]:
-        """Part of the array of all orders."""
+    def __getitem__(self, key: Any) -> NDArray[np.intp] | BlockOrders:
+        """Part of the array of all orders; a slice of samples are block orders."""
+        if isinstance(key, slice):
+            return BlockOrders(self.shared[key], self.names)
         first, *rest = key if isinstance(key, tuple) else (key,)
         if isinstance(first, (int, np.integer)):
             return self.names[:, self.shared[first]][tuple(rest)]
@@ -75,7 +77,7 @@ class BlockOrders:
 
     def __iter__(self) -> Iterator[NDArray[np.intp]]:
         """The orders of all blocks, sample by sample."""
-        return (self[sample] for sample in range(len(self)))
+        return (self.names[:, shared] for shared in self.shared)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All orders, shape (n_samples, n_blocks, n_players)."""

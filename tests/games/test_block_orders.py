@@ -61,3 +61,5 @@ def test_they_can_be_walked_through():
     for own, expected in zip(orders, array, strict=True):
         np.testing.assert_array_equal(own, expected)
     np.testing.assert_array_equal(orders[-1, 1:], array[-1, 1:])
+    np.testing.assert_array_equal(orders[1:], array[1:])
+    assert isinstance(orders[1:], BlockOrders)
