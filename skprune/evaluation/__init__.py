@@ -1,10 +1,13 @@
 """A trained net as a game, and what is done to its weights without training.
 
-`_evaluator` owns the game: it cuts the module (`_split`), chooses a backend
-(`_compiled` for tails of Linear layers, `_batched` for any module) and a payoff
-(`_payoffs`). `_reconstruction` plays layers by their moments (`_moments`), `_repair`
-refits survivors in closed form, `_transplant` puts a module back into a skorch net,
-`_uncertainty` finds the critical size, `_baselines` gives scores that need no game.
+`_evaluator` owns the game: it cuts the module (`_split`), deals the samples to blocks
+(`_lineup`), chooses a payoff (`_payoffs`) and a backend: for tails of Linear layers
+`_compiled`, by Numba (`_kernels` over `_tail*` over `_lane*`), or `_triton_backend`, by
+Triton (`_triton*`); for any module `_batched`, which reruns stages of it (`_division`,
+`_stages`) or shrinks it (`_compaction`). `_reconstruction` plays layers by their
+moments (`_moments`), `_repair` refits survivors in closed form, `_transplant` puts a
+module back into a skorch net, `_uncertainty` finds the critical size, `_baselines`
+gives scores that need no game.
 """
 
 from skprune.evaluation._baselines import (
