@@ -157,27 +157,31 @@ class CoalitionEvaluator(Game):
         # To native backends one output is the logit of the second of two classes.
         if self.task.kind == "multiclass" and n_outputs == 1 and backend == "auto":
             backend = "batched"
-        native = None
-        if backend in ("auto", "compiled"):
-            native = CompiledBackend.fitting(
-                split, features, targets, self.payoff, n_threads
-            )
-        if backend == "compiled" and native is None:
-            raise ValueError(
-                "backend='compiled' plays Linear layers with pointwise activations in "
-                f"a row, on the CPU, with payoffs that are means over samples; for "
-                f"this net and payoff={self.payoff.name!r} use backend='auto'."
-            )
-        if backend in ("auto", "triton") and native is None:
-            with self._evaluating():
-                native = TritonBackend.fitting(
-                    *(split, features, targets, self.payoff, self._batched),
-                    memory_budget,
-                    required=backend == "triton",
-                )
+        data = split, features, targets, self.payoff
+        native = self._native(backend, data, n_threads, memory_budget)
         self._backend = native or self._batched
         self.backend_ = self._backend.name
         self.n_blocks = 1 if self.payoff.metric else self._batched.n_blocks
+
+    def _native(self, backend, data, n_threads, memory_budget):
+        """The backend with kernels of its own that fits, or None."""
+        if backend in ("auto", "compiled"):
+            native = CompiledBackend.fitting(*data, n_threads)
+            if native:
+                return native
+            if backend == "compiled":
+                raise ValueError(
+                    "backend='compiled' plays Linear layers with pointwise activations "
+                    "in a row, on the CPU, with payoffs that are means over samples; "
+                    f"for this net and payoff={self.payoff.name!r} use backend='auto'."
+                )
+        if backend == "batched":
+            return None
+        required = backend == "triton"
+        with self._evaluating():
+            return TritonBackend.fitting(
+                *data, self._batched, memory_budget, required=required
+            )
 
     @property
     def reads_block_orders(self):
