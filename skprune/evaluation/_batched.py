@@ -253,9 +253,8 @@ class BatchedBackend:
 
     def _tiles_of_calls(self, coalitions):
         """One tile for each coalition that plays alone, and tiles of the others."""
-        pays = self._free_seats[0].compaction.pays
         alone = np.array(
-            [pays(keep, self.n_samples) for keep in coalitions], dtype=bool
+            [self._pays(keep, self.n_samples) for keep in coalitions], dtype=bool
         )
         everywhere = slice(0, self.n_blocks)
         for game in np.flatnonzero(alone):

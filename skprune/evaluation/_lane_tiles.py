@@ -7,7 +7,6 @@ from numba.extending import intrinsic
 
 from skprune.evaluation._lanes import (
     FLOATS,
-    MASK,
     VECTOR,
     address_of,
     broadcast,
@@ -19,9 +18,7 @@ __all__ = [
     "load_tile",
     "store_tile",
     "tile_add",
-    "tile_at_most",
     "tile_fma",
-    "tile_max",
     "zero_tile",
 ]
 
@@ -100,34 +97,3 @@ def tile_add(typingctx, left, right):
         )
 
     return left(left, right), codegen
-
-
-@intrinsic
-def tile_max(typingctx, tile):
-    """The largest row of each lane; undefined where one is NaN."""
-
-    def codegen(context, builder, signature, args):
-        rows = cgutils.unpack_tuple(builder, args[0])
-        while len(rows) > 1:
-            left, right, *rows = rows
-            above = builder.fcmp_ordered(">", left, right)
-            rows.append(builder.select(above, left, right))
-        return rows[0]
-
-    return FLOATS(tile), codegen
-
-
-@intrinsic
-def tile_at_most(typingctx, tile, value, bounds):
-    """Mask of the lanes in which every row minus `value` is at most its bound."""
-
-    def codegen(context, builder, signature, args):
-        rows, bounds = (cgutils.unpack_tuple(builder, args[i]) for i in (0, 2))
-        mask = None
-        for row, bound in zip(rows, bounds, strict=True):
-            difference = builder.fsub(row, args[1])
-            passed = builder.fcmp_ordered("<=", difference, bound)
-            mask = passed if mask is None else builder.and_(mask, passed)
-        return mask
-
-    return MASK(tile, FLOATS, bounds), codegen

@@ -85,10 +85,6 @@ def row_address(context, builder, array_type, array, row):
     return builder.bitcast(builder.gep(data, [start]), VECTOR.as_pointer())
 
 
-def _offset(builder, index, step):
-    return builder.add(index, ir.Constant(index.type, step))
-
-
 def emit_call(builder, name, arguments, returns=VECTOR):
     """Emit a call of an LLVM intrinsic function."""
     kind = ir.FunctionType(returns, [value.type for value in arguments])

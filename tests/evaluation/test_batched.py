@@ -437,3 +437,13 @@ def test_features_are_not_copied_for_the_samples_that_a_block_lacks(zoo):
     kept = tensors_in(backend.features)
     own = tensors_in(prepared.samples.features)
     assert [x.data_ptr() for x in kept] == [x.data_ptr() for x in own]
+
+
+def test_a_call_needs_no_seat_that_another_thread_sits_on(zoo):
+    problem = zoo.make_net(zoo.mlp())
+    game = CoalitionEvaluator(problem.net, problem.X, problem.y, backend="batched")
+    everybody = np.ones((1, game.n_players), dtype=bool)
+    expected = game(everybody)
+    with game._batched._seat():
+        assert not game._batched._free_seats
+        np.testing.assert_array_equal(game(everybody), expected)
