@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks import (
     ColumnSelection,
     call,
@@ -138,7 +139,17 @@ def split_module(module, players, example_input, strip_softmax=True):
     -------
     SplitModule
         A trivial one where `torch.fx` cannot trace the module.
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If single weights are players.
     """
+    if players.weights:
+        raise UnsupportedNetworkError(
+            "players of kind 'weights' cannot be played by CoalitionEvaluator yet; "
+            "play them with skprune.networks.masked, or give players of another kind."
+        )
     with evaluating(module), torch.no_grad():
         try:
             graph = LayerTracer().trace(module)

@@ -4,22 +4,33 @@
 of which layers belong to each of them. `masked` plays a coalition in place by
 hooks; `remove_players` gives a new module that is really smaller. For every
 supported network and coalition both give the same outputs, to rounding.
+`Participation` puts trainable gates on players, `ParticipationGame` says what each
+of them gains and pays for taking part.
 """
 
 from skprune.networks._discovery import find_players
+from skprune.networks._fill import column_means
 from skprune.networks._inputs import call, evaluating, map_tensors, tensors_in
 from skprune.networks._masking import MaskedModule, masked
+from skprune.networks._participation import Participation
+from skprune.networks._participation_game import ParticipationGame, PlayerUtilities
 from skprune.networks._players import Players
 from skprune.networks._selection import ColumnSelection
 from skprune.networks._size import NetworkSize, latency, size_of
 from skprune.networks._surgery import remove_players
+from skprune.networks._thetas import competition, squared_norms
 
 __all__ = [
     "ColumnSelection",
     "MaskedModule",
     "NetworkSize",
+    "Participation",
+    "ParticipationGame",
+    "PlayerUtilities",
     "Players",
     "call",
+    "column_means",
+    "competition",
     "evaluating",
     "find_players",
     "latency",
@@ -27,5 +38,6 @@ __all__ = [
     "masked",
     "remove_players",
     "size_of",
+    "squared_norms",
     "tensors_in",
 ]

@@ -14,7 +14,12 @@ from skprune.networks._tracing import trace_units
 
 __all__ = ["find_players"]
 
-_LAYER_TYPE = {"neurons": nn.Linear, "filters": _ConvNd, "inputs": (nn.Linear, _ConvNd)}
+_LAYER_TYPE = {
+    "neurons": nn.Linear,
+    "filters": _ConvNd,
+    "inputs": (nn.Linear, _ConvNd),
+    "weights": (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+}
 
 
 def find_players(module, example_input, players="neurons"):
@@ -27,13 +32,13 @@ def find_players(module, example_input, players="neurons"):
     example_input : tensor, tuple of tensors or dict of tensors
         A batch that the network can read, on its device. A tuple is given as
         arguments, a dict as keywords.
-    players : {"neurons", "filters", "inputs"} or list of (kind, layer), \
+    players : {"neurons", "filters", "inputs", "weights"} or list of (kind, layer), \
 default="neurons"
         "neurons": units of all hidden Linear layers. "filters": of all
-        convolutions. "inputs": the features that the first layer reads. Or pairs
-        such as ``("neurons", "fc1")`` with names from ``module.named_modules()``.
-        Units that are added to the network's input, or reach its output, are no
-        players.
+        convolutions. "inputs": the features that the first layer reads. "weights":
+        single weights of all Linear layers and convolutions. Or pairs such as
+        ``("neurons", "fc1")`` with names from ``module.named_modules()``. Units that
+        are added to the network's input, or reach its output, are no players.
 
     Returns
     -------
@@ -44,7 +49,8 @@ default="neurons"
     ------
     ValueError
         If `players` names no kind or layer that there is, a layer of another kind,
-        the output layer, or the same units twice; or if there is no player.
+        the output layer, or the same units or weights twice; or if there is no
+        player.
     UnsupportedNetworkError
         If the network holds a part that cannot be played, or if a masked forward
         pass is not that of the pruned network. The text names the layer.
@@ -83,8 +89,8 @@ def _pairs_of(players):
             )
         if pair[0] not in _LAYER_TYPE:
             raise ValueError(
-                f"players: there is no kind {pair[0]!r}; the kinds are 'neurons', "
-                "'filters' and 'inputs'."
+                f"players: there is no kind {pair[0]!r}; the kinds are "
+                f"{list(_LAYER_TYPE)}."
             )
     pairs = [tuple(pair) for pair in pairs]
     for pair in pairs:
@@ -103,17 +109,20 @@ class _Assembly:
         self.label_of = {name: _label(module, name) for name in trace.order}
         self.name_of = {label: name for name, label in self.label_of.items()}
         chosen = set()
-        self.input_layers = []
+        self.input_layers, self.weight_layers = [], set()
         for kind, label in pairs:
             if kind == "inputs":
                 self.input_layers.append(self._input_layer(label))
+            elif kind == "weights":
+                self.weight_layers |= set(self._layers_of(kind, label))
             else:
                 chosen |= self._units_of(kind, label)
         self.chosen = chosen
 
     def players(self):
         """Number the players, group by group, and say what they own."""
-        number, names, groups, group_of, selections = {}, [], [], [], {}
+        number, names, groups, group_of = {}, [], [], []
+        selections, weights = {}, {}
 
         def add_group(label, n_units, units):
             if units:
@@ -128,6 +137,11 @@ class _Assembly:
                 selections[name] = np.arange(n_columns) + len(names)
                 input_label = f"{label}.input" if label else "input"
                 add_group(input_label, n_columns, range(n_columns))
+            if name in self.weight_layers:
+                shape = self.module.get_submodule(name).weight.shape
+                places = [",".join(map(str, place)) for place in np.ndindex(*shape)]
+                weights[name] = len(names) + np.arange(len(places)).reshape(shape)
+                add_group(f"{label}.weight".lstrip("."), len(places), places)
             first_unit = {}
             for unit, root in enumerate(self.trace.producers.get(name, [])):
                 if root in self.chosen and root not in number:
@@ -135,9 +149,9 @@ class _Assembly:
                     first_unit[unit] = root
             add_group(label, len(first_unit), list(first_unit))
         self._check_found(names)
-        return self._owned(number, names, groups, group_of, selections)
+        return self._owned(number, names, groups, group_of, selections, weights)
 
-    def _owned(self, number, names, groups, group_of, selections):
+    def _owned(self, number, names, groups, group_of, selections, weights):
         """Translate the labels of the trace into owners."""
 
         def owners_of(labels):
@@ -155,24 +169,30 @@ class _Assembly:
                     f"{self.label_of[name]!r} reads units that are players already. "
                     f"Leave out ('inputs', {self.label_of[name]!r}) or these."
                 )
+        producers = owners_of(self.trace.producers)
+        for name in weights:
+            if name in producers or name in consumers or name in selections:
+                raise ValueError(
+                    f"players={self.asked!r} names the same weights twice: those of "
+                    f"layer {self.label_of[name]!r} are in rows or columns that leave "
+                    "with whole units. Name either its weights or these units."
+                )
         return Players(
             n_players=len(names),
             names=names,
             groups=tuple(groups),
             group_of=np.array(group_of, int),
-            producers=owners_of(self.trace.producers),
+            producers=producers,
             consumers=consumers | selections,
             normalizations=owners_of(self.trace.normalizations),
             selections=selections,
             selected=frozenset(n for n in selections if is_selected(self.module, n)),
+            weights=weights,
         )
 
     def _units_of(self, kind, label):
         """Sets of units that the pair (kind, layer) asks for."""
-        if label is None:
-            layers = [n for n in self.trace.order if self._is_of_kind(n, kind)]
-        else:
-            layers = [self._layer(kind, label)]
+        layers = self._layers_of(kind, label)
         roots = {r for name in layers for r in self.trace.producers.get(name, [])}
         free = {root for root in roots if root not in self.trace.fixed}
         if label is not None and not free:
@@ -205,6 +225,12 @@ class _Assembly:
             )
         return name
 
+    def _layers_of(self, kind, label):
+        """Names of the layers that the pair (kind, layer) means."""
+        if label is None:
+            return [n for n in self.trace.order if self._is_of_kind(n, kind)]
+        return [self._layer(kind, label)]
+
     def _layer(self, kind, label):
         """Name of the module that a pair means, which must be of its kind."""
         name = self.name_of.get(label)
@@ -234,7 +260,8 @@ class _Assembly:
             for name in self.trace.order
             if self._is_of_kind(name, kind)
             and (
-                kind == "inputs" or set(self.trace.producers.get(name, [])) - set(fixed)
+                kind in ("inputs", "weights")
+                or set(self.trace.producers.get(name, [])) - set(fixed)
             )
         ]
 

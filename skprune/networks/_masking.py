@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from skprune.networks._fill import check_fill, fill_shift
+from skprune.networks._hooks import LayerHooks, channel_axis, run_with_weight
+
 __all__ = ["MaskedModule", "masked"]
 
 
 @contextmanager
-def masked(module, players, keep):
+def masked(module, players, keep, *, fill=None):
     """Play a coalition: inside the context, absent players are read as 0.
 
     Nothing of `module` but its forward hooks changes, and these are taken away at
@@ -26,6 +29,8 @@ def masked(module, players, keep):
     keep : bool ndarray of shape (n_players,) or (n_coalitions, n_players)
         True for the players present. Several coalitions are played at once on an
         input of ``n_coalitions * batch`` rows: first the batch of the first one.
+    fill : dict of str to tensor of shape (n_columns,), optional
+        Constants that absent players leave behind, as in `remove_players`.
 
     Yields
     ------
@@ -35,7 +40,7 @@ def masked(module, players, keep):
     Raises
     ------
     ValueError
-        If `keep` is not boolean or does not fit `players`.
+        If `keep` is not boolean, or if it or `fill` does not fit `players`.
 
     Examples
     --------
@@ -48,7 +53,7 @@ def masked(module, players, keep):
     ...     bool((nobody(torch.ones(5, 4)) == net[2].bias).all())
     True
     """
-    with MaskedModule(module, players) as masks:
+    with MaskedModule(module, players, fill=fill) as masks:
         masks.set_masks(keep)
         yield module
 
@@ -57,7 +62,7 @@ def masked(module, players, keep):
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class MaskedModule:
+class MaskedModule(LayerHooks):
     """Hooks that are held once, and masks that change from coalition to coalition.
 
     Parameters
@@ -67,11 +72,14 @@ class MaskedModule:
         called or the context of this object ends.
     players : Players
         From `find_players`.
+    fill : dict of str to tensor of shape (n_columns,), optional
+        Constants that absent players leave behind, as in `remove_players`.
 
     Notes
     -----
     Absent units are replaced, not multiplied: one that is NaN or infinite reads as
-    0 too, as in the network from which it was removed.
+    0 too, as in the network from which it was removed. A layer whose single weights
+    are players runs once more for each coalition, with that coalition's weights.
 
     Examples
     --------
@@ -87,14 +95,19 @@ class MaskedModule:
     torch.Size([15, 2])
     """
 
-    def __init__(self, module, players):
-        self.module = module
+    def __init__(self, module, players, *, fill=None):
+        super().__init__(module)
         self.players = players
         self._present = None
         self._cache = {}
-        self._handles = []
+        fill = check_fill(fill, players)
         for name, owners in players.consumers.items():
-            self._hook_consumer(name, module.get_submodule(name), owners)
+            layer = module.get_submodule(name)
+            self._hook_consumer(name, layer, owners)
+            if name in fill and layer.bias is not None:
+                self._hook_fill(layer, owners, fill[name])
+        for name, owners in players.weights.items():
+            self._hook_weights(name, module.get_submodule(name), owners)
         for name, owners in players.normalizations.items():
             layer = module.get_submodule(name)
             if isinstance(layer, nn.LayerNorm):
@@ -136,66 +149,72 @@ class MaskedModule:
 
     def close(self):
         """Take the hooks away."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        super().close()
         self._cache = {}
-
-    def __call__(self, *args, **kwargs):
-        """Run the module under the masks that are set.
-
-        Parameters
-        ----------
-        *args, **kwargs : tensors
-            What the module takes.
-
-        Returns
-        -------
-        tensor
-            What the module gives.
-        """
-        return self.module(*args, **kwargs)
-
-    def __enter__(self):
-        """Return self; leaving the context closes it."""
-        return self
-
-    def __exit__(self, *exception):
-        """Take the hooks away, whatever happened."""
-        self.close()
 
     def _hook_consumer(self, name, layer, owners):
         """Mask the input of a Linear layer or a convolution."""
-        axis = -1 if isinstance(layer, nn.Linear) else -1 - len(layer.kernel_size)
+        axis = channel_axis(layer)
         owners = torch.from_numpy(owners)
 
-        def mask_input(_, args, kwargs):
+        def mask_input(x):
             if self._present is None:
                 return None
-            if args:
-                return (self._masked(name, owners, args[0], axis), *args[1:]), kwargs
-            x = self._masked(name, owners, kwargs["input"], axis)
-            return args, kwargs | {"input": x}
+            return self._masked(name, owners, x, axis)
 
-        mask_input.is_mask = True
-        handle = layer.register_forward_pre_hook(mask_input, with_kwargs=True)
-        self._handles.append(handle)
+        self._before(layer, mask_input)
+
+    def _hook_fill(self, layer, owners, values):
+        """Add to a layer's outputs what the constants of absent players give."""
+        axis = channel_axis(layer)
+        trailing = (1,) * (-1 - axis)
+        owners = torch.from_numpy(owners)
+
+        def add_shift(x, output):
+            if self._present is None:
+                return None
+            absent = ~self._columns(owners, x.device)
+            shift = fill_shift(layer, values, absent)
+            if absent.ndim == 1:
+                return output + shift.reshape(-1, *trailing)
+            rows = output.unflatten(0, (len(shift), -1))
+            between = (1,) * (output.ndim + axis)
+            shift = shift.reshape(len(shift), *between, -1, *trailing)
+            return (rows + shift).flatten(0, 1)
+
+        self._after(layer, add_shift)
+
+    def _hook_weights(self, name, layer, owners):
+        """Run a layer without the weights that are absent."""
+        owners = torch.from_numpy(owners)
+
+        def run_present(x, _):
+            if self._present is None:
+                return None
+            coalitions = self._present.reshape(-1, self._present.shape[-1]).to(x.device)
+            n_coalitions = len(coalitions)
+            self._check_rows(name, x, n_coalitions)
+            batches = x.unflatten(0, (n_coalitions, len(x) // n_coalitions))
+            outputs = [
+                run_with_weight(layer, batch, _zeroed(layer.weight, present[owners]))
+                for batch, present in zip(batches, coalitions, strict=True)
+            ]
+            return torch.cat(outputs)
+
+        self._after(layer, run_present)
 
     def _hook_layer_norm(self, name, layer, owners):
         """Take the statistics of a LayerNorm over the players present."""
         owners = torch.from_numpy(owners)
 
-        def normalize_present(_, args, kwargs, output):
+        def normalize_present(x, output):
             if self._present is None:
                 return None
-            x = args[0] if args else kwargs["input"]
             mask = self._mask(name, owners, x, -1)
             x = x.unflatten(0, (mask.shape[0], -1)) if mask.ndim > x.ndim else x
             return _layer_norm(x, mask, layer).reshape(output.shape)
 
-        normalize_present.is_mask = True
-        handle = layer.register_forward_hook(normalize_present, with_kwargs=True)
-        self._handles.append(handle)
+        self._after(layer, normalize_present)
 
     def _masked(self, name, owners, x, axis):
         """Replace what absent players give to this layer by 0."""
@@ -209,7 +228,7 @@ class MaskedModule:
         """Who is present in each column of `x`, with axes that broadcast over it."""
         key = name, x.ndim, x.device
         if key not in self._cache:
-            columns = self._present.to(x.device)[..., owners.to(x.device)]
+            columns = self._columns(owners, x.device)
             trailing = (1,) * (-1 - axis)
             if columns.ndim == 1:
                 shape = (1,) * (x.ndim + axis) + (-1, *trailing)
@@ -223,13 +242,21 @@ class MaskedModule:
                 )
             self._cache[key] = columns.reshape(shape)
         mask = self._cache[key]
-        if mask.ndim > x.ndim and len(x) % len(mask):
+        if mask.ndim > x.ndim:
+            self._check_rows(name, x, len(mask))
+        return mask
+
+    def _columns(self, owners, device):
+        """Who is present among owners, for one coalition or for each of several."""
+        return self._present.to(device)[..., owners.to(device)]
+
+    def _check_rows(self, name, x, n_coalitions):
+        if len(x) % n_coalitions:
             raise ValueError(
-                f"With {len(mask)} coalitions in keep, layer {name!r} must read a "
-                f"multiple of {len(mask)} rows; got {len(x)}. Repeat the batch once "
+                f"With {n_coalitions} coalitions in keep, layer {name!r} must read a "
+                f"multiple of {n_coalitions} rows; got {len(x)}. Repeat the batch once "
                 "for each coalition."
             )
-        return mask
 
 
 def _zeroed(x, mask):

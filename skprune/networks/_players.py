@@ -20,11 +20,11 @@ class Players:
     n_players : int
         Number of players.
     names : list of str
-        "fc1[3]" for a neuron or a filter, "fc1.input[3]" for an input. Units that
-        can only leave together are one player, named after the first layer that
-        makes them.
+        "fc1[3]" for a neuron or a filter, "fc1.input[3]" for an input,
+        "fc1.weight[3,5]" for a single weight. Units that can only leave together are
+        one player, named after the first layer that makes them.
     groups : tuple of str
-        Label of each group: "fc1" or "fc1.input".
+        Label of each group: "fc1", "fc1.input" or "fc1.weight".
     group_of : int ndarray of shape (n_players,)
         Each player's group.
     producers : dict of str to int ndarray of shape (n_units,)
@@ -40,6 +40,9 @@ class Players:
         `consumers`. To remove one puts a `ColumnSelection` in front of the layer.
     selected : frozenset of str
         Layers of `selections` that read through a `ColumnSelection` already.
+    weights : dict of str to int ndarray of the shape of the layer's weight
+        Linear layers and convolutions whose single weights are players: owner of each
+        weight. To remove one sets it to 0.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Players:
     normalizations: dict[str, np.ndarray] = field(default_factory=dict)
     selections: dict[str, np.ndarray] = field(default_factory=dict)
     selected: frozenset[str] = frozenset()
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
     def subset(self, keep):
         """Players of the module from which all but `keep` were removed.
@@ -113,6 +117,10 @@ class Players:
             normalizations=_renumbered(self.normalizations, drop),
             selections=remaining(self.selections),
             selected=self.selected | {f"{layer}.1".lstrip(".") for layer in wrapped},
+            weights={
+                layer: _new_numbers(drop)[owners]
+                for layer, owners in self.weights.items()
+            },
         )
 
     def _newly_selected(self, drop):
@@ -139,8 +147,12 @@ def as_player_mask(mask, n_players, name):
 def _renumbered(owners_of_layers, drop):
     """Owner arrays without the units of `drop`, in the numbers of those who stay."""
     gone = np.append(drop, False)
-    new_number = np.append(np.cumsum(~drop) - 1, -1)
     return {
-        layer: new_number[owners[~gone[owners]]]
+        layer: _new_numbers(drop)[owners[~gone[owners]]]
         for layer, owners in owners_of_layers.items()
     }
+
+
+def _new_numbers(drop):
+    """New number of each player, -1 for those who leave and, last, for nobody."""
+    return np.append(np.where(drop, -1, np.cumsum(~drop) - 1), -1)

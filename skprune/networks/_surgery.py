@@ -8,13 +8,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from skprune.exceptions import UnsupportedNetworkError
+from skprune.networks._fill import check_fill, fill_shift
 from skprune.networks._players import as_player_mask
 from skprune.networks._selection import ColumnSelection
 
-__all__ = ["copy_of", "remove_in_place", "remove_players"]
+__all__ = ["check_fits", "copy_of", "remove_in_place", "remove_players"]
 
 
-def remove_players(module, players, drop):
+def remove_players(module, players, drop, *, fill=None):
     """Build the module that remains when some players leave.
 
     Parameters
@@ -25,18 +26,30 @@ def remove_players(module, players, drop):
         From `find_players`, or from `Players.after_removal` for a pruned module.
     drop : bool ndarray of shape (n_players,)
         True for the players that leave.
+    fill : dict of str to tensor of shape (n_columns,), optional
+        Constants that players leave behind, such as their `column_means`: for layers
+        of ``players.consumers``, one value for each column or channel. What the
+        columns that leave would add to the outputs if they held these constants is
+        added to the bias; a layer without a bias takes nothing in.
 
     Returns
     -------
     torch.nn.Module
         A copy with smaller layers. Its parameters are new and carry no gradients;
         `requires_grad`, the training mode, the device and hooks stay as they were.
+        A layer that loses single weights keeps its shape: they are set to 0.
 
     Raises
     ------
     ValueError
-        If `drop` does not fit `players`, if `players` does not fit `module`, or if a
-        layer would be left empty.
+        If `drop` or `fill` does not fit `players`, if `players` does not fit
+        `module`, or if a layer would be left empty.
+
+    Notes
+    -----
+    A convolution takes in its kernels summed over the whole window. At the border of
+    a padded one that is more than constant channels would give, for these are padded
+    by 0 too. `masked` adds the same shift, so that both agree for every layer.
 
     Examples
     --------
@@ -54,13 +67,19 @@ def remove_players(module, players, drop):
     """
     drop = as_player_mask(drop, players.n_players, "drop")
     _check_not_empty(players, drop)
-    _check_fits(module, players)
-    return remove_in_place(copy_of(module), players, drop)
+    check_fits(module, players)
+    fill = check_fill(fill, players)
+    return remove_in_place(copy_of(module), players, drop, fill)
 
 
-def remove_in_place(module, players, drop):
+def remove_in_place(module, players, drop, fill=None):
     """Remove players from a module that is ours; return it (its root may be new)."""
     gone = np.append(drop, False)
+    for name, values in (fill or {}).items():
+        absent = torch.from_numpy(gone[players.consumers[name]])
+        _fold_in(module.get_submodule(name), values, absent)
+    for name, owners in players.weights.items():
+        _zero_weights(module.get_submodule(name), torch.from_numpy(gone[owners]))
     outputs = players.producers | players.normalizations
     inputs = {n: o for n, o in players.consumers.items() if n not in players.selections}
     for name, owners in outputs.items():
@@ -108,22 +127,30 @@ def _check_not_empty(players, drop):
             )
 
 
-def _check_fits(module, players):
+def check_fits(module, players):
+    """Refuse players that were found in a module of other sizes."""
     expected = {(name, True): len(o) for name, o in players.producers.items()}
     expected |= {(name, True): len(o) for name, o in players.normalizations.items()}
     expected |= {(name, False): len(o) for name, o in players.consumers.items()}
     for (name, outputs), n_units in expected.items():
-        try:
-            layer = module.get_submodule(name)
-            found = _n_outputs(layer) if outputs else _n_inputs(layer)
-        except AttributeError:
-            found = None
-        if found != n_units:
-            raise ValueError(
-                f"players does not fit module: layer {name!r} should have {n_units} "
-                f"{'outputs' if outputs else 'inputs'}, and has {found}. Call "
-                "find_players on this module, or players.after_removal(drop)."
-            )
+        size_of = _n_outputs if outputs else _n_inputs
+        what = "outputs" if outputs else "inputs"
+        _check_size(module, name, size_of, n_units, what)
+    for name, owners in players.weights.items():
+        _check_size(module, name, _weight_shape, owners.shape, "weights")
+
+
+def _check_size(module, name, size_of, expected, what):
+    try:
+        found = size_of(module.get_submodule(name))
+    except AttributeError:
+        found = None
+    if found != expected:
+        raise ValueError(
+            f"players does not fit module: layer {name!r} should have {expected} "
+            f"{what}, and has {found}. Call find_players on this module, or "
+            "players.after_removal(drop)."
+        )
 
 
 def _n_outputs(layer):
@@ -142,6 +169,22 @@ def _n_outputs(layer):
 
 def _n_inputs(layer):
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def _weight_shape(layer):
+    return tuple(layer.weight.shape)
+
+
+def _fold_in(layer, values, absent):
+    """Add to the bias what constant columns would give."""
+    if layer.bias is not None:
+        with torch.no_grad():
+            layer.bias += fill_shift(layer, values, absent.to(layer.weight.device))
+
+
+def _zero_weights(layer, gone):
+    with torch.no_grad():
+        layer.weight[gone.to(layer.weight.device)] = 0
 
 
 def _positions(owners, gone):

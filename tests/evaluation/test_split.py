@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from skprune.evaluation import CoalitionEvaluator, split_module
+from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks import find_players, map_tensors, masked, remove_players
 
 
@@ -266,3 +267,10 @@ def test_a_module_that_is_one_layer_is_not_cut(zoo):
     problem = zoo.make_net(nn.Linear(6, 3))
     game = CoalitionEvaluator(problem.net, problem.X, problem.y, players="inputs")
     assert game(np.ones((1, 6), bool))[0] == problem.net.score(problem.X, problem.y)
+
+
+def test_single_weights_are_refused(zoo):
+    module = zoo.mlp()
+    players = find_players(module, inputs(2, 6), "weights")
+    with pytest.raises(UnsupportedNetworkError, match=r"'weights' cannot be played"):
+        split_module(module, players, inputs(2, 6))

@@ -47,7 +47,7 @@ class Wired(nn.Module):
     ("players", "message"),
     [
         ("layers", "no kind 'layers'"),
-        ("weights", "no kind 'weights'"),
+        ([("weights", "4"), ("neurons", "4")], "same weights twice: .* layer '4'"),
         ([("neuron", "4")], "no kind 'neuron'"),
         ([("neurons", "fc9")], r"'fc9' does not exist; .* \['4', '6'\]"),
         ([("neurons", "1")], "'1' is not a layer that it calls"),
