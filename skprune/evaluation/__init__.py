@@ -7,7 +7,8 @@ Triton (`_triton*`); for any module `_batched`, which reruns stages of it (`_div
 `_stages`) or shrinks it (`_compaction`). `_reconstruction` plays layers by their
 moments (`_moments`), `_repair` refits survivors in closed form, `_transplant` puts a
 module back into a skorch net, `_uncertainty` finds the critical size, `_baselines`
-gives scores that need no game.
+gives scores that need no game. For training there are `_batches` and `_sparse_rows`
+(samples as tensors), `_mlp` and `_sample_weights`.
 """
 
 from skprune.evaluation._baselines import (
@@ -17,15 +18,25 @@ from skprune.evaluation._baselines import (
     weight_norm_scores,
 )
 from skprune.evaluation._batched import BLOCK_SIZE
+from skprune.evaluation._batches import Batch, TensorBatches
 from skprune.evaluation._data import first_rows, net_targets, take_rows
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
+from skprune.evaluation._mlp import build_mlp
 from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
 from skprune.evaluation._reconstruction import LayerGames
 from skprune.evaluation._repair import REPAIRS, Repairer
+from skprune.evaluation._sample_weights import weighted_samples
 from skprune.evaluation._samples import Samples, played_payoff, sample_logits
+from skprune.evaluation._sparse_rows import SparseRows, store_by_column
 from skprune.evaluation._split import SplitModule, split_module
 from skprune.evaluation._trace import last_linear
-from skprune.evaluation._transplant import retrain, transplant
+from skprune.evaluation._transplant import (
+    adopt_training,
+    retrain,
+    shrink,
+    transplant,
+    twin_of,
+)
 from skprune.evaluation._uncertainty import (
     CriticalSize,
     UncertaintyBands,
@@ -35,6 +46,7 @@ from skprune.evaluation._uncertainty import (
 
 __all__ = [
     "BLOCK_SIZE",
+    "Batch",
     "CoalitionEvaluator",
     "CriticalSize",
     "LayerGames",
@@ -42,9 +54,13 @@ __all__ = [
     "REPAIRS",
     "Repairer",
     "Samples",
+    "SparseRows",
     "SplitModule",
     "Task",
+    "TensorBatches",
     "UncertaintyBands",
+    "adopt_training",
+    "build_mlp",
     "check_net",
     "critical_size",
     "first_rows",
@@ -55,12 +71,16 @@ __all__ = [
     "resolve_payoff",
     "retrain",
     "sample_logits",
+    "shrink",
     "split_module",
+    "store_by_column",
     "take_rows",
     "task_of",
     "taylor_scores",
     "transplant",
+    "twin_of",
     "uncertainty_bands",
     "weight_gradient_scores",
     "weight_norm_scores",
+    "weighted_samples",
 ]

@@ -12,8 +12,9 @@ from skorch.callbacks import LRScheduler
 
 from skprune.evaluation._data import net_targets
 from skprune.exceptions import UnsupportedNetworkError
+from skprune.networks import remove_players, remove_rows
 
-__all__ = ["retrain", "transplant"]
+__all__ = ["adopt_training", "retrain", "shrink", "transplant", "twin_of"]
 
 
 def transplant(net, module):
@@ -59,6 +60,106 @@ def transplant(net, module):
     if hasattr(net, "classes_inferred_"):
         new.classes_inferred_ = net.classes_inferred_
     return new
+
+
+def shrink(net, players, drop, fill=None):
+    """Remove players from a net in the middle of its training.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialized net; its module is replaced by a smaller one. Its optimizers stay
+        the objects that they are, with the new parameters, and keep their state for
+        those who stay.
+    players : Players
+        Neurons, filters or single weights of its module.
+    drop : bool ndarray of shape (n_players,)
+        True for the players that leave.
+    fill : dict of str to tensor of shape (n_columns,), optional
+        Constants that they leave behind, see `skprune.networks.remove_players`.
+
+    Returns
+    -------
+    players : Players
+        Those who stay, as players of the smaller module.
+
+    Raises
+    ------
+    ValueError
+        If a layer would be left empty; the net is then unchanged.
+    """
+    old = net.module_
+    new = remove_players(old, players, drop, fill=fill)
+    names = {id(parameter): name for name, parameter in old.named_parameters()}
+    parameters = dict(new.named_parameters())
+    for optimizer in _optimizers(net):
+        _carry(optimizer, old, players, drop, names, parameters)
+    net.module_ = new
+    return players.after_removal(drop)
+
+
+def twin_of(net):
+    """A net that goes its own way from where another one is in its training.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialized net; it is not changed.
+
+    Returns
+    -------
+    twin : skorch.NeuralNet
+        A net of the same class and parameters, with copies of the module and of the
+        optimizers with their state. It has no callbacks.
+    """
+    twin = object.__new__(type(net))
+    names = ["module_", *(f"{name}_" for name in net._optimizers)]
+    # Copied together, so that the optimizers hold the parameters of the copy.
+    own = copy.deepcopy({name: getattr(net, name) for name in names})
+    twin.__dict__.update(net.__dict__, callbacks_=[], **own)
+    return twin
+
+
+def adopt_training(net, other):
+    """Let a net go on where its twin is: module, parameters and optimizer state."""
+    net.module_ = other.module_
+    for mine, its in zip(_optimizers(net), _optimizers(other), strict=True):
+        # The optimizer itself stays: schedules hold on to it.
+        for group, new in zip(mine.param_groups, its.param_groups, strict=True):
+            group["params"] = new["params"]
+        mine.state = its.state
+
+
+def _optimizers(net):
+    return [getattr(net, f"{name}_") for name in net._optimizers]
+
+
+def _carry(optimizer, module, players, drop, names, parameters):
+    """Give an optimizer the parameters of the smaller module, with their state."""
+    moments = {}
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            is_moment = isinstance(value, torch.Tensor) and value.ndim
+            if is_moment and value.shape == parameter.shape and id(parameter) in names:
+                moments.setdefault(key, {})[names[id(parameter)]] = value
+    left = {
+        key: remove_rows(module, players, drop, tensors)
+        for key, tensors in moments.items()
+    }
+
+    def successor(parameter):
+        # Parameters of the criterion, where it has some, stay what they are.
+        return parameters[names[id(parameter)]] if id(parameter) in names else parameter
+
+    def cut(parameter, state):
+        name = names.get(id(parameter))
+        return state | {key: part[name] for key, part in left.items() if name in part}
+
+    states = {successor(p): cut(p, state) for p, state in optimizer.state.items()}
+    optimizer.state.clear()
+    optimizer.state.update(states)
+    for group in optimizer.param_groups:
+        group["params"] = [successor(p) for p in group["params"]]
 
 
 def retrain(net, X, y, epochs):

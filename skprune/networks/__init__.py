@@ -17,7 +17,7 @@ from skprune.networks._participation_game import ParticipationGame, PlayerUtilit
 from skprune.networks._players import Players
 from skprune.networks._selection import ColumnSelection
 from skprune.networks._size import NetworkSize, latency, size_of
-from skprune.networks._surgery import remove_players
+from skprune.networks._surgery import remove_players, remove_rows
 from skprune.networks._thetas import competition, squared_norms
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "map_tensors",
     "masked",
     "remove_players",
+    "remove_rows",
     "size_of",
     "squared_norms",
     "tensors_in",

@@ -12,7 +12,13 @@ from skprune.networks._fill import check_fill, fill_shift
 from skprune.networks._players import as_player_mask
 from skprune.networks._selection import ColumnSelection
 
-__all__ = ["check_fits", "copy_of", "remove_in_place", "remove_players"]
+__all__ = [
+    "check_fits",
+    "copy_of",
+    "remove_in_place",
+    "remove_players",
+    "remove_rows",
+]
 
 
 def remove_players(module, players, drop, *, fill=None):
@@ -70,6 +76,52 @@ def remove_players(module, players, drop, *, fill=None):
     check_fits(module, players)
     fill = check_fill(fill, players)
     return remove_in_place(copy_of(module), players, drop, fill)
+
+
+def remove_rows(module, players, drop, tensors):
+    """What is left of tensors that are laid out as a module's parameters.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network in which `players` were found. It is left untouched.
+    players : Players
+        Its players.
+    drop : bool ndarray of shape (n_players,)
+        True for the players that leave.
+    tensors : dict of str to tensor
+        For names of ``module.named_parameters()`` a tensor of the parameter's shape,
+        such as a moment that an optimizer keeps.
+
+    Returns
+    -------
+    dict of str to tensor
+        For the names of the parameters of ``remove_players(module, players, drop)``
+        that stand for one of `tensors`: the rows and columns that stay.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from torch import nn
+    >>> from skprune.networks import find_players, remove_rows
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> players = find_players(net, torch.zeros(1, 4))
+    >>> drop = np.array([False, True, False])
+    >>> remove_rows(net, players, drop, {"0.bias": torch.tensor([1.0, 2.0, 3.0])})
+    {'0.bias': tensor([1., 3.])}
+    """
+    # A copy of the module that holds the tensors in the place of its parameters: what
+    # surgery does to weights it does to them.
+    held = {
+        id(parameter): nn.Parameter(tensors.get(name, parameter).detach(), False)
+        for name, parameter in module.named_parameters()
+    }
+    left = remove_in_place(copy.deepcopy(module, held), players, drop)
+    return {
+        name: parameter.detach()
+        for name, parameter in left.named_parameters()
+        if name in tensors
+    }
 
 
 def remove_in_place(module, players, drop, fill=None):
@@ -196,7 +248,12 @@ def _shrink(layer, attribute, kept, axis=0):
     old = getattr(layer, attribute, None)
     if old is None:
         return
-    new = old.detach().index_select(axis, kept.to(old.device))
+    kept = kept.to(old.device)
+    if old.ndim == 2 and not old.is_contiguous():
+        # A weight that lies column by column in memory goes on doing so.
+        new = old.detach().T.index_select(1 - axis, kept).T
+    else:
+        new = old.detach().index_select(axis, kept)
     if isinstance(old, nn.Parameter):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     setattr(layer, attribute, new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -37,12 +38,11 @@ __all__ = ["BasePruner"]
 
 
 def _classifies(pruner):
-    """Whether the net of a pruner is a classifier."""
-    net = _net_of(pruner.estimator)
-    if net is None or not is_classifier(net):
+    """Whether a pruner is a classifier."""
+    if not is_classifier(pruner):
         raise AttributeError(
             f"{type(pruner).__name__} has predict_proba with a classifier only, and "
-            f"estimator is {type(net).__name__}."
+            f"estimator is {pruner.estimator!r:.200}."
         )
     return True
 
@@ -209,15 +209,30 @@ class BasePruner(TransformerMixin, BaseEstimator):
     def _prepare(self, X, y, X_val, y_val):
         """Check and encode the data and split them; the net is told its classes."""
         net, frozen = self._checked_net()
-        classifier = is_classifier(net)
-        check_pair(X_val, y_val)
         self._precision, self._keeps_integers = _input_types(net)
+        known = partial(_known_labels, net, frozen)
+        X, y, X_val, y_val = self._validated(X, y, X_val, y_val, known)
+        return split_data(
+            X,
+            y,
+            X_val,
+            y_val,
+            self.validation_fraction,
+            is_classifier(self),
+            self._seed(),
+            frozen,
+        )
+
+    def _validated(self, X, y, X_val, y_val, known_labels):
+        """X as the net reads it, y as class indices or columns of values."""
+        classifier = is_classifier(self)
+        check_pair(X_val, y_val)
         X, y = self._checked(X, reset=True), check_targets(y, classifier)
         self._y_is_1d = y.ndim == 1
         if X_val is not None:
             X_val, y_val = self._checked(X_val), check_targets(y_val, classifier)
         if classifier:
-            self.classes_ = _checked_classes(net, frozen, X, y)
+            self.classes_ = _checked_classes(known_labels(X, y))
             y = encode(y, self.classes_, "y")
             y_val = None if y_val is None else encode(y_val, self.classes_, "y_val")
         else:
@@ -225,16 +240,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
             y, y_val = (v if v is None else v.reshape(len(v), -1) for v in (y, y_val))
         if len(y) != _n_rows(X):
             raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
-        return split_data(
-            X,
-            y,
-            X_val,
-            y_val,
-            self.validation_fraction,
-            classifier,
-            self._seed(),
-            frozen,
-        )
+        return X, y, X_val, y_val
 
     def _trained_net(self, data):
         """The frozen net, or a clone trained on the training samples."""
@@ -359,8 +365,8 @@ def _with_own_module(net):
     return twin
 
 
-def _checked_classes(net, frozen, X, y):
-    """Labels that the net tells apart, refused where it cannot."""
+def _known_labels(net, frozen, X, y):
+    """Labels that a net tells apart."""
     if not frozen:
         known = np.unique(y)
     elif getattr(net, "classes", None) is not None:
@@ -368,15 +374,20 @@ def _checked_classes(net, frozen, X, y):
     else:
         # The labels of a skorch net are the indices of its outputs.
         known = np.arange(net.predict_proba(take_rows(X, slice(0, 2))).shape[1])
-    if len(known) < 2:
-        raise ValueError(
-            f"y holds one class only, {known.tolist()}; a classifier needs samples of "
-            "two classes at least."
-        )
     if isinstance(net, NeuralNetBinaryClassifier) and len(known) > 2:
         raise ValueError(
             f"y holds {len(known)} classes and estimator is a "
             "NeuralNetBinaryClassifier; use a NeuralNetClassifier."
+        )
+    return known
+
+
+def _checked_classes(known):
+    """Labels, refused where there is one only."""
+    if len(known) < 2:
+        raise ValueError(
+            f"y holds one class only, {known.tolist()}; a classifier needs samples of "
+            "two classes at least."
         )
     return known
 
