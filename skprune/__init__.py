@@ -12,10 +12,19 @@ from typing import Any
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["CoalitionEvaluator", "GTAPPruner"]
+__all__ = [
+    "CoalitionEvaluator",
+    "EquilibriumPrunedMLP",
+    "EquilibriumPrunedMLPRegressor",
+    "EquilibriumPruner",
+    "GTAPPruner",
+]
 
 _HOMES = {
     "CoalitionEvaluator": "skprune.evaluation",
+    "EquilibriumPrunedMLP": "skprune.pruners",
+    "EquilibriumPrunedMLPRegressor": "skprune.pruners",
+    "EquilibriumPruner": "skprune.pruners",
     "GTAPPruner": "skprune.pruners",
 }
 

@@ -21,7 +21,7 @@ from skprune.evaluation._batched import BLOCK_SIZE
 from skprune.evaluation._batches import Batch, TensorBatches
 from skprune.evaluation._data import first_rows, net_targets, take_rows
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
-from skprune.evaluation._mlp import build_mlp
+from skprune.evaluation._mlp import ACTIVATIONS, build_mlp
 from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
 from skprune.evaluation._reconstruction import LayerGames
 from skprune.evaluation._repair import REPAIRS, Repairer
@@ -45,6 +45,7 @@ from skprune.evaluation._uncertainty import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "BLOCK_SIZE",
     "Batch",
     "CoalitionEvaluator",

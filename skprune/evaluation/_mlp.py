@@ -8,9 +8,9 @@ from torch import nn
 
 from skprune.evaluation._sparse_rows import store_by_column
 
-__all__ = ["build_mlp"]
+__all__ = ["ACTIVATIONS", "build_mlp"]
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "leaky_relu": nn.LeakyReLU,
@@ -68,13 +68,13 @@ def build_mlp(
       (output): Linear(in_features=3, out_features=2, bias=True)
     )
     """
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation={activation!r}; use one of {list(_ACTIVATIONS)}.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r}; use one of {list(ACTIVATIONS)}.")
     module = nn.Sequential()
     widths = [n_inputs, *hidden_layer_sizes]
     for number, (n_read, n_neurons) in enumerate(pairwise(widths), start=1):
         module.add_module(f"hidden_{number}", nn.Linear(n_read, n_neurons))
-        module.add_module(f"activation_{number}", _ACTIVATIONS[activation]())
+        module.add_module(f"activation_{number}", ACTIVATIONS[activation]())
         if dropout:
             module.add_module(f"dropout_{number}", nn.Dropout(dropout))
     module.add_module("output", nn.Linear(widths[-1], n_outputs))

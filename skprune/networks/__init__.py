@@ -8,6 +8,7 @@ supported network and coalition both give the same outputs, to rounding.
 of them gains and pays for taking part.
 """
 
+from skprune.networks._benefits import contributions, curvature_benefits
 from skprune.networks._discovery import find_players
 from skprune.networks._fill import column_means
 from skprune.networks._inputs import call, evaluating, map_tensors, tensors_in
@@ -31,6 +32,8 @@ __all__ = [
     "call",
     "column_means",
     "competition",
+    "contributions",
+    "curvature_benefits",
     "evaluating",
     "find_players",
     "latency",

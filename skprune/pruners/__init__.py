@@ -6,6 +6,16 @@ and finishes a choice of players (surgery, repair, transplant, retraining). A pr
 itself, such as `_gtap`, only decides who stays.
 """
 
+from skprune.pruners._equilibrium import EquilibriumPruner
+from skprune.pruners._equilibrium_mlp import (
+    EquilibriumPrunedMLP,
+    EquilibriumPrunedMLPRegressor,
+)
 from skprune.pruners._gtap import GTAPPruner
 
-__all__ = ["GTAPPruner"]
+__all__ = [
+    "EquilibriumPrunedMLP",
+    "EquilibriumPrunedMLPRegressor",
+    "EquilibriumPruner",
+    "GTAPPruner",
+]

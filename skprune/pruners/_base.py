@@ -76,6 +76,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         predicted = self._predicted(X, "predict")
         if hasattr(self, "classes_"):
             return self.classes_[np.asarray(predicted).astype(np.intp)]
+        predicted = predicted.astype(np.float64)
         return predicted[:, 0] if self._y_is_1d else predicted
 
     @available_if(_classifies)
@@ -92,7 +93,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`.
         """
-        return self._predicted(X, "predict_proba")
+        return self._predicted(X, "predict_proba").astype(self._precision, copy=False)
 
     def score(self, X, y, sample_weight=None):
         """Accuracy of a classifier, R² of a regressor.
@@ -126,8 +127,9 @@ class BasePruner(TransformerMixin, BaseEstimator):
         activations : ndarray of shape (n_samples, n_units)
             What the output layer reads, in the precision of the net.
         """
-        layer, read = self._last_linear(), []
-        net = self.estimator_
+        self._check_transforms()
+        net, read = self._answering_net(), []
+        layer = net.module_.get_submodule(self._output_layer)
         owner = threading.get_ident()
 
         def keep(_, args):
@@ -146,7 +148,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
                 f"transform gives one row for each sample, and the last Linear layer "
                 f"reads {tuple(read[0].shape)} for {len(read[0])}; use predict."
             )
-        return torch.cat(read).cpu().numpy()
+        return torch.cat(read).cpu().numpy().astype(self._precision, copy=False)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns of `transform`.
@@ -161,7 +163,9 @@ class BasePruner(TransformerMixin, BaseEstimator):
         names : ndarray of str
             Names of the units that the output layer reads.
         """
-        width, name = self._last_linear().in_features, self._output_layer
+        self._check_transforms()
+        name = self._output_layer
+        width = self.module_.get_submodule(name).in_features
         owners = self.players_.consumers.get(name, np.full(width, -1))
         return np.array(
             [
@@ -171,15 +175,14 @@ class BasePruner(TransformerMixin, BaseEstimator):
             dtype=object,
         )
 
-    def _last_linear(self):
-        """The layer that reads what `transform` gives."""
+    def _check_transforms(self):
+        """Refuse `transform` where there is no layer that reads what it gives."""
         check_is_fitted(self)
         if self._output_layer is None:
             raise ValueError(
                 f"transform gives what the last Linear layer reads, and "
                 f"{type(self.module_).__name__} has none; use predict."
             )
-        return self.module_.get_submodule(self._output_layer)
 
     @property
     def module_(self):
@@ -194,7 +197,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         """Tags that follow the net."""
         tags = super().__sklearn_tags__()
-        net = _net_of(self.estimator)
+        net = _net_of(getattr(self, "estimator", None))
         if isinstance(net, NeuralNet):
             own = get_tags(net)
             tags.estimator_type = own.estimator_type
@@ -209,9 +212,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
     def _prepare(self, X, y, X_val, y_val):
         """Check and encode the data and split them; the net is told its classes."""
         net, frozen = self._checked_net()
-        self._precision, self._keeps_integers = _input_types(net)
-        known = partial(_known_labels, net, frozen)
-        X, y, X_val, y_val = self._validated(X, y, X_val, y_val, known)
+        X, y, X_val, y_val = self._validated_for(net, frozen, X, y, X_val, y_val)
         return split_data(
             X,
             y,
@@ -222,6 +223,12 @@ class BasePruner(TransformerMixin, BaseEstimator):
             self._seed(),
             frozen,
         )
+
+    def _validated_for(self, net, frozen, X, y, X_val, y_val):
+        """The same for a given net."""
+        self._precision, self._keeps_integers = _input_types(net)
+        known = partial(_known_labels, net, frozen)
+        return self._validated(X, y, X_val, y_val, known)
 
     def _validated(self, X, y, X_val, y_val, known_labels):
         """X as the net reads it, y as class indices or columns of values."""
@@ -241,6 +248,11 @@ class BasePruner(TransformerMixin, BaseEstimator):
         if len(y) != _n_rows(X):
             raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
         return X, y, X_val, y_val
+
+    def _say(self, text, *values):
+        """Print a step, where asked for."""
+        if self.verbose:
+            print(f"[{type(self).__name__}] " + text.format(*values))
 
     def _trained_net(self, data):
         """The frozen net, or a clone trained on the training samples."""
@@ -352,7 +364,11 @@ class BasePruner(TransformerMixin, BaseEstimator):
     def _predicted(self, X, method):
         """What the pruned net answers."""
         check_is_fitted(self)
-        return getattr(self.estimator_, method)(self._checked(X))
+        return getattr(self._answering_net(), method)(self._checked(X))
+
+    def _answering_net(self):
+        """The net that predicts."""
+        return self.estimator_
 
 
 def _with_own_module(net):

@@ -107,9 +107,9 @@ def step_budget(n_players, n_samples):
     return n_flips * n_players + 2
 
 
-def as_count(name, value, n_players, floor):
+def as_count(name, value, n_players, floor, owner="GTAPPruner"):
     """A number of players from a count or a fraction."""
-    validate_parameter_constraints({name: SIZE}, {name: value}, "GTAPPruner")
+    validate_parameter_constraints({name: SIZE}, {name: value}, owner)
     count = int(value) if isinstance(value, Integral) else round(value * n_players)
     if not isinstance(value, Integral):
         count = max(count, floor)

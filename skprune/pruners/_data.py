@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from skprune.evaluation import take_rows
@@ -31,6 +31,8 @@ class FitData:
     X_game, y_game : array-like
         Samples on which a net plays: the validation samples, or all samples of a net
         that was trained on others.
+    sample_weight : ndarray of shape (n,) or None
+        Weights of the training samples.
     """
 
     X: Any
@@ -39,6 +41,7 @@ class FitData:
     y_val: np.ndarray
     X_game: Any
     y_game: np.ndarray
+    sample_weight: np.ndarray | None = None
 
 
 def check_targets(y, is_classifier):
@@ -61,7 +64,7 @@ def check_targets(y, is_classifier):
     if is_classifier:
         y = check_array(y, ensure_2d=False, dtype=None)
         if y.ndim == 2 and y.shape[1] == 1:
-            y = y[:, 0]
+            y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         return y
     return check_array(y, ensure_2d=False, dtype=np.float32)
@@ -83,7 +86,9 @@ def encode(y, classes, name):
     return index.astype(np.int64)
 
 
-def split_data(X, y, X_val, y_val, fraction, is_classifier, seed, frozen):
+def split_data(
+    X, y, X_val, y_val, fraction, is_classifier, seed, frozen, sample_weight=None
+):
     """Training and validation samples.
 
     Parameters
@@ -100,6 +105,8 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed, frozen):
         Draws the hold-out.
     frozen : bool
         Whether the net was trained on other samples.
+    sample_weight : ndarray of shape (n,), default=None
+        Weights of the samples in X.
 
     Returns
     -------
@@ -107,7 +114,7 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed, frozen):
     """
     if X_val is not None:
         _check_validation(y, y_val, is_classifier)
-        return FitData(X, y, X_val, y_val, X_val, y_val)
+        return FitData(X, y, X_val, y_val, X_val, y_val, sample_weight)
     if isinstance(fraction, bool) or not isinstance(fraction, Real):
         raise TypeError(f"validation_fraction must be a float; got {fraction!r}.")
     if not 0 < fraction < 1:
@@ -127,7 +134,7 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed, frozen):
             SkpruneWarning,
             stacklevel=4,
         )
-        return FitData(X, y, X, y, X, y)
+        return FitData(X, y, X, y, X, y, sample_weight)
     train, held = train_test_split(
         np.arange(n),
         test_size=n_val,
@@ -139,7 +146,9 @@ def split_data(X, y, X_val, y_val, fraction, is_classifier, seed, frozen):
     held = np.sort(held)
     X_val, y_val = take_rows(X, held), y[held]
     X_game, y_game = (X, y) if frozen else (X_val, y_val)
-    return FitData(take_rows(X, train), y[train], X_val, y_val, X_game, y_game)
+    weights = None if sample_weight is None else sample_weight[train]
+    X, y = take_rows(X, train), y[train]
+    return FitData(X, y, X_val, y_val, X_game, y_game, weights)
 
 
 def _with_every_class(y, train, held):

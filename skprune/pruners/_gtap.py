@@ -478,11 +478,6 @@ class GTAPPruner(BasePruner):
         self._output_layer = self._output_layer_of[size]
         return self
 
-    def _say(self, text, *values):
-        """Print a step, where asked for."""
-        if self.verbose:
-            print(f"[{type(self).__name__}] " + text.format(*values))
-
 
 def _is_reconstruction(payoff):
     """Whether the layers play reconstruction games."""

@@ -20,6 +20,7 @@ from skprune.strategies._selection import (
     bucket,
     check_groups,
     keep_best,
+    scaled_split,
 )
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "bucket",
     "check_groups",
     "keep_best",
+    "scaled_split",
     "search_allocation",
 ]

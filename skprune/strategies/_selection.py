@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["below_share", "bottom", "bucket", "check_groups", "keep_best"]
+__all__ = [
+    "below_share",
+    "bottom",
+    "bucket",
+    "check_groups",
+    "keep_best",
+    "scaled_split",
+]
 
 
 def keep_best(
@@ -226,12 +233,30 @@ def group_floors(
 
 
 def scaled_split(
-    weights: NDArray[np.float64],
-    total: int,
-    low: NDArray[np.intp],
-    high: NDArray[np.intp],
+    weights: ArrayLike, total: int, low: ArrayLike, high: ArrayLike
 ) -> NDArray[np.intp]:
-    """Counts in proportion to weights, within bounds, that sum to the total."""
+    """Counts in proportion to weights, within bounds, that sum to a total.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_groups,)
+        What each count is proportional to.
+    total : int
+        Sum of the counts, between the sums of the bounds.
+    low, high : array-like of int of shape (n_groups,)
+        Smallest and largest counts.
+
+    Returns
+    -------
+    counts : ndarray of int of shape (n_groups,)
+
+    Examples
+    --------
+    >>> from skprune.strategies import scaled_split
+    >>> scaled_split([512, 256], 15, [1, 1], [512, 256])
+    array([10,  5])
+    """
+    low, high = np.asarray(low, np.intp), np.asarray(high, np.intp)
     share = np.maximum(weights, 1e-12) / np.maximum(weights, 1e-12).sum()
     counts = np.clip(np.floor(share * total).astype(np.intp), low, high)
     while counts.sum() != total:

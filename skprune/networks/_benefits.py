@@ -1,0 +1,161 @@
+"""What staying is worth to players: from activations, gradients and weights."""
+
+import torch
+
+from skprune.networks._hooks import LayerHooks, channel_axis
+from skprune.networks._inputs import call, evaluating
+
+__all__ = ["contributions", "curvature_benefits"]
+
+# Parts of a batch whose gradients stand for those of samples, for single weights.
+_N_PARTS = 32
+
+
+def curvature_benefits(module, players, inputs, loss):
+    """What the loss would gain if one player left, to second order.
+
+    A player that leaves is replaced by its mean. With d what it differs from its mean,
+    and g the derivative of a sample's loss by it, the loss gains half the mean of
+    (g d)²: its second derivative by the participation, in the Fisher approximation.
+    The first derivative vanishes where training has converged.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network in which `players` were found, run in evaluation mode.
+    players : Players
+        Its players.
+    inputs : tensor, tuple of tensors or dict of tensors
+        A batch.
+    loss : callable
+        From the module's outputs to the mean loss of the batch.
+
+    Returns
+    -------
+    tensor of shape (n_players,)
+        In units of the loss.
+
+    References
+    ----------
+    LeCun, Denker and Solla, "Optimal Brain Damage", 1989; Theis et al., "Faster gaze
+    prediction with dense networks and Fisher pruning", 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from skprune.networks import curvature_benefits, find_players
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> players = find_players(net, torch.zeros(1, 2))
+    >>> with torch.no_grad():
+    ...     _ = net[2].weight.copy_(torch.tensor([[0.0, 1.0]]))
+    >>> x = torch.tensor([[0.0, 1.0], [9.0, 9.0]])
+    >>> curvature_benefits(net, players, x, lambda y: y.square().mean())[0]
+    tensor(0.)
+    """
+    with evaluating(module), torch.enable_grad(), _Readings(module, players) as read:
+        total = loss(call(module, inputs))
+        gradients = torch.autograd.grad(total, list(read.inputs.values()))
+    benefits = _by_sample(read, gradients, players)
+    return benefits + _of_weights(module, players, inputs, loss)
+
+
+def contributions(module, players, inputs):
+    """How much of what the next layer computes varies with each player.
+
+    It does not change where a player's weights grow as much as its participation
+    shrinks, because both leave the network what it is.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network in which `players` were found, with the gates that are on it.
+    players : Players
+        Its players.
+    inputs : tensor, tuple of tensors or dict of tensors
+        A batch.
+
+    Returns
+    -------
+    tensor of shape (n_players,)
+        Standard deviation over the batch of what a player gives to each unit that reads
+        it, root of the sum of squares over these units; of a single weight its size.
+    """
+    with evaluating(module), torch.no_grad(), _Readings(module, players) as read:
+        call(module, inputs)
+    total = _zeros(module, players)
+    for name, x in read.inputs.items():
+        layer = module.get_submodule(name)
+        weight = layer.weight.detach()
+        column = weight.movedim(1, 0).flatten(1).square().sum(1)
+        variance = x.movedim(channel_axis(layer), -1).flatten(0, -2).var(0, False)
+        _add(total, players.consumers[name], column * variance)
+    for name, owners in players.weights.items():
+        weight = module.get_submodule(name).weight.detach()
+        _add(total, owners.ravel(), weight.flatten().square())
+    return total[:-1].sqrt()
+
+
+class _Readings(LayerHooks):
+    """Keeps what the layers behind the players read."""
+
+    def __init__(self, module, players):
+        super().__init__(module)
+        self.inputs = {}
+        for name in players.consumers:
+            self._keep(name, module.get_submodule(name))
+
+    def _keep(self, name, layer):
+        def keep(x):
+            if torch.is_grad_enabled() and not x.requires_grad:
+                x = x.detach().requires_grad_()
+            self.inputs[name] = x
+            return x
+
+        self._before(layer, keep)
+
+
+def _by_sample(read, gradients, players):
+    """Half the mean of (g d)² of neurons and filters."""
+    total = _zeros(read.module, players)
+    changes = {}
+    for (name, x), gradient in zip(read.inputs.items(), gradients, strict=True):
+        axis = channel_axis(read.module.get_submodule(name))
+        x, gradient = x.detach().movedim(axis, -1), gradient.movedim(axis, -1)
+        change = gradient * (x - x.flatten(0, -2).mean(0))
+        n_samples = len(x)
+        # What one player does at all positions, to all readers, is one change.
+        change = change.flatten(1, -2).sum(1) if change.ndim > 2 else change
+        owners = _places(players.consumers[name], players, total.device)
+        sums = change.new_zeros(n_samples, players.n_players + 1)
+        changes[name] = sums.index_add_(1, owners, change)
+    if not changes:
+        return total[:-1]
+    # The loss is a mean, so that gradients are those of samples over their number.
+    every = sum(changes.values())
+    return 0.5 * len(every) * every.square().sum(0)[:-1]
+
+
+def _of_weights(module, players, inputs, loss):
+    """Half the mean of (g w)² of single weights, g from small parts of the batch."""
+    total = _zeros(module, players)
+    if not players.weights:
+        return total[:-1]
+    raise NotImplementedError
+
+
+def _zeros(module, players):
+    """A zero for each player, and one for nobody."""
+    like = next(p for p in module.parameters() if p.is_floating_point())
+    return like.new_zeros(players.n_players + 1)
+
+
+def _places(owners, players, device):
+    owners = torch.from_numpy(owners).to(device)
+    return torch.where(owners < 0, players.n_players, owners)
+
+
+def _add(total, owners, values):
+    """Sum what players own."""
+    mine = torch.from_numpy(owners).to(total.device)
+    total.index_add_(0, torch.where(mine < 0, len(total) - 1, mine), values)

@@ -1,0 +1,264 @@
+"""The market that players leave while a skorch net trains, as a callback of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from skorch.callbacks import Callback
+from skorch.utils import to_tensor
+
+from skprune.evaluation import TensorBatches, adopt_training
+from skprune.networks import ParticipationGame
+from skprune.pruners._contender import Contender
+
+__all__ = ["AfterMarket", "MarketPlay", "Rules"]
+
+# Whoever contributes less than this share of the most in its layer does not take part.
+_SHARE = 0.01
+# Training samples on which benefits are estimated at a removal.
+_N_SAMPLES = 1024
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the market is played.
+
+    Parameters
+    ----------
+    counts : ndarray of int of shape (n_groups,) or None
+        Players that each layer keeps; None to keep those who want to stay at a fixed
+        price.
+    floors : ndarray of int of shape (n_groups,)
+        Players that stay in each layer at least.
+    benefit : str
+        What staying is worth, a key of `BENEFITS`.
+    game : ParticipationGame
+        What players gain and pay for their participation.
+    optimizer, learning_rate : str, float
+        Of the participations, see `Gates`.
+    n_rivals : int
+        Number of rivals; one where players' participations are played.
+    noise : float
+        See `Contender`.
+    seed : int
+        Draws noise and samples.
+    """
+
+    counts: np.ndarray | None
+    floors: np.ndarray
+    benefit: str
+    game: ParticipationGame
+    optimizer: str
+    learning_rate: float
+    n_rivals: int
+    noise: float
+    seed: int
+
+    @property
+    def has_gates(self):
+        """Whether players choose how far they take part."""
+        return self.counts is None or self.benefit == "participation"
+
+
+class MarketPlay(Callback):
+    """Lets players leave along a course, and rivals compete.
+
+    From the begin of the removals on, several rivals go their own way from the dense
+    network: all train on the same batches, and players leave each of them as their
+    benefits say. Rivals end in different equilibria. As the game has a potential, of
+    which the loss is the part that differs, half of them, those of higher loss, give up
+    at a time, until one is left.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        The net that is going to train.
+    players : Players
+        The players of its module.
+    rules : Rules
+        How the market is played.
+    course : Course
+        When what happens.
+    sets_rate : bool
+        Whether the course sets the learning rate.
+    score : callable
+        From a net to its score, which is taken around the last removal.
+    """
+
+    def __init__(self, net, players, rules, course, sets_rate, score):
+        self.rules, self.course = rules, course
+        self.sets_rate, self.score = sets_rate, score
+        rng = np.random.default_rng(rules.seed)
+        noise = rules.noise if rules.n_rivals > 1 else 0.0
+        self.contenders = [Contender(net, players, rules.benefit, noise, rng)]
+        self.step = 0
+        self.before = self.winner.counts
+        self.is_pruning = rules.counts is None or not np.array_equal(
+            self.before, rules.counts
+        )
+        self._opening = course.first if rules.has_gates else course.fork
+        self._removal_steps = set(course.removal_steps().tolist())
+        self._selections = course.selections(rules.n_rivals)
+        self._base_rates = [group["lr"] for group in _groups(net)]
+        self._samples = None
+
+    @property
+    def winner(self):
+        """The contender that leads."""
+        return self.contenders[0]
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+        """Take note of the samples that the net trains on."""
+        if self._samples is None:
+            self._samples = _endless(dataset_train, net.device)
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        """Set the learning rate, and open the market."""
+        if not training:
+            return
+        if self.is_pruning and self.step == self._opening:
+            self._open()
+        if self.sets_rate:
+            factor = self.course.rate(self.step)
+            for contender in self.contenders:
+                for group, rate in zip(
+                    _groups(contender.net), self._base_rates, strict=True
+                ):
+                    group["lr"] = rate * factor
+
+    def on_grad_computed(self, net, training=False, **kwargs):
+        """Let players choose how far they take part."""
+        if training and self.winner.gates is not None:
+            self.winner.gates.update()
+
+    def on_batch_end(self, net, batch=None, training=False, loss=None, **kwargs):
+        """Train the rivals on the batch; let players leave and rivals give up."""
+        if not training:
+            return
+        self.step += 1
+        for contender in self.contenders:
+            is_net = contender.net is net
+            loss = loss if is_net else contender.net.train_step(batch)["loss"]
+            contender.note(loss.detach())
+        if not self.is_pruning:
+            return
+        if self.step in self._removal_steps:
+            self._remove()
+        if self.step in self._selections:
+            self._select(net, self._selections[self.step])
+
+    def finish(self, net):
+        """Clear the market at once, where a training ended before its course."""
+        if self.is_pruning and self.step < self.course.last:
+            self.step = self.course.last
+            self._remove()
+        self._select(net, 1)
+        if self.winner.scores is None:
+            self.winner.scores = (self.score(net),) * 2
+
+    def close(self):
+        """Take the gates away, where a training broke off."""
+        for contender in self.contenders:
+            if contender.gates is not None:
+                contender.gates.close()
+
+    def _open(self):
+        """Rivals go their own way, or players get gates."""
+        main, rules = self.winner, self.rules
+        if rules.has_gates:
+            game = rules.game
+            if math.isnan(game.gamma):
+                game = replace(game, gamma=self._fair_price(main))
+            main.open_gates(game, rules.optimizer, rules.learning_rate)
+        else:
+            seeds = main.rng.integers(2**31, size=rules.n_rivals - 1)
+            self.contenders += [main.fork(seed) for seed in seeds]
+
+    def _fair_price(self, contender):
+        """The price at which all players together pay what the loss is worth."""
+        inputs, targets = next(self._samples)
+        net = contender.net
+        loss = net.get_loss(net.infer(inputs), targets, X=inputs, training=False)
+        worth = self.rules.game.alpha * float(loss.detach())
+        return worth / contender.players.n_players
+
+    def _remove(self):
+        """One step of the removals in each contender's network."""
+        is_last = self.step >= self.course.last
+        for contender in self.contenders:
+            soft = self.score(contender.net) if is_last else None
+            self._let_leave(contender, next(self._samples))
+            if is_last:
+                contender.come_to_rest()
+                contender.scores = (soft, self.score(contender.net))
+        if is_last:
+            left = self.winner.players.n_players
+            narrowed = math.sqrt(self.before.sum() / left)
+            peak = min(self.course.peak, narrowed)
+            self.course = replace(self.course, peak=peak)
+
+    def _let_leave(self, contender, batch):
+        counts = self.rules.counts
+        if counts is None and contender.gates is None:
+            # The training ended before the market opened: everybody stays.
+            return
+        if counts is None:
+            contender.leave_below(_SHARE, self.rules.floors, self.step, batch)
+        else:
+            counts = self.course.counts(self.step, self.before, counts)
+            contender.leave_to(counts, self.step, batch)
+
+    def _select(self, net, n_left):
+        """Rivals of higher loss give up; the net goes on as one of the others."""
+        order = sorted(self.contenders, key=lambda contender: contender.mean_loss)
+        self.contenders = order[:n_left]
+        for contender in self.contenders:
+            contender.forget()
+        if all(contender.net is not net for contender in self.contenders):
+            adopt_training(net, self.winner.net)
+            self.winner.net = net
+
+
+class AfterMarket(Callback):
+    """Early stopping that begins when the market has come to rest.
+
+    Parameters
+    ----------
+    play : MarketPlay
+        The market.
+    stopping : EarlyStopping
+        Asked after each epoch from then on.
+    """
+
+    def __init__(self, play, stopping):
+        self.play, self.stopping = play, stopping
+        self._has_begun = False
+
+    def on_epoch_end(self, net, **kwargs):
+        """Stop the training where validation has not improved for long."""
+        if self.play.step < self.play.course.decided:
+            return
+        if not self._has_begun:
+            self.stopping.on_train_begin(net)
+            self._has_begun = True
+        self.stopping.on_epoch_end(net, **kwargs)
+
+    def on_train_end(self, net, **kwargs):
+        """Go back to the best epoch."""
+        if self._has_begun:
+            self.stopping.on_train_end(net, **kwargs)
+
+
+def _groups(net):
+    optimizers = [getattr(net, f"{name}_") for name in net._optimizers]
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def _endless(dataset, device):
+    """Batches of training samples, dealt anew whenever they end."""
+    batches = TensorBatches(dataset, _N_SAMPLES, shuffle=True)
+    while True:
+        for batch in batches:
+            yield to_tensor(tuple(batch), device)
