@@ -18,7 +18,7 @@ from skprune.evaluation._baselines import (
     weight_norm_scores,
 )
 from skprune.evaluation._batched import BLOCK_SIZE
-from skprune.evaluation._batches import Batch, TensorBatches
+from skprune.evaluation._batches import Batch, TensorBatches, row_numbers
 from skprune.evaluation._data import first_rows, net_targets, take_rows
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
 from skprune.evaluation._mlp import ACTIVATIONS, build_mlp
@@ -71,6 +71,7 @@ __all__ = [
     "random_scores",
     "resolve_payoff",
     "retrain",
+    "row_numbers",
     "sample_logits",
     "shrink",
     "split_module",

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from skprune.evaluation._sparse_rows import SparseRows
 
-__all__ = ["Batch", "TensorBatches"]
+__all__ = ["Batch", "TensorBatches", "row_numbers"]
 
 
 class Batch(tuple):
@@ -127,6 +127,22 @@ class TensorBatches:
         batch = Batch(pair)
         batch.rows = rows
         return batch
+
+
+def row_numbers(dataset):
+    """Numbers of a data set's rows in the data below all subsets of it.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        A data set, or a Subset of one.
+
+    Returns
+    -------
+    rows : ndarray of int of shape (n_samples,)
+    """
+    numbers_ = _unwrapped(dataset)[1]
+    return np.arange(len(dataset)) if numbers_ is None else numbers_.numpy()
 
 
 def _unwrapped(dataset):

@@ -1,14 +1,13 @@
 """What staying is worth to players: from activations, gradients and weights."""
 
+from functools import partial
+
 import torch
 
-from skprune.networks._hooks import LayerHooks, channel_axis
+from skprune.networks._hooks import LayerHooks, channel_axis, run_with_weight
 from skprune.networks._inputs import call, evaluating
 
 __all__ = ["contributions", "curvature_benefits"]
-
-# Parts of a batch whose gradients stand for those of samples, for single weights.
-_N_PARTS = 32
 
 
 def curvature_benefits(module, players, inputs, loss):
@@ -55,9 +54,12 @@ def curvature_benefits(module, players, inputs, loss):
     """
     with evaluating(module), torch.enable_grad(), _Readings(module, players) as read:
         total = loss(call(module, inputs))
-        gradients = torch.autograd.grad(total, list(read.inputs.values()))
-    benefits = _by_sample(read, gradients, players)
-    return benefits + _of_weights(module, players, inputs, loss)
+        outputs = [output for _, output in read.layers.values()]
+        gradients = torch.autograd.grad(total, [*read.inputs.values(), *outputs])
+    n_readers = len(read.inputs)
+    benefits = _by_sample(read, gradients[:n_readers], players)
+    _add_weights(benefits, read, gradients[n_readers:], players)
+    return benefits[:-1]
 
 
 def contributions(module, players, inputs):
@@ -89,59 +91,71 @@ def contributions(module, players, inputs):
         weight = layer.weight.detach()
         column = weight.movedim(1, 0).flatten(1).square().sum(1)
         variance = x.movedim(channel_axis(layer), -1).flatten(0, -2).var(0, False)
-        _add(total, players.consumers[name], column * variance)
+        total.index_add_(0, _places(players.consumers[name], total), column * variance)
     for name, owners in players.weights.items():
         weight = module.get_submodule(name).weight.detach()
-        _add(total, owners.ravel(), weight.flatten().square())
+        total.index_add_(0, _places(owners.ravel(), total), weight.flatten().square())
     return total[:-1].sqrt()
 
 
 class _Readings(LayerHooks):
-    """Keeps what the layers behind the players read."""
+    """Keeps what the layers behind the players read, and layers of weights do."""
 
     def __init__(self, module, players):
         super().__init__(module)
-        self.inputs = {}
+        self.inputs, self.layers = {}, {}
         for name in players.consumers:
-            self._keep(name, module.get_submodule(name))
+            self._before(module.get_submodule(name), partial(self._keep, name))
+        for name in players.weights:
+            self._after(module.get_submodule(name), partial(self._keep_both, name))
 
-    def _keep(self, name, layer):
-        def keep(x):
-            if torch.is_grad_enabled() and not x.requires_grad:
-                x = x.detach().requires_grad_()
-            self.inputs[name] = x
-            return x
+    def _keep(self, name, x):
+        if torch.is_grad_enabled() and not x.requires_grad:
+            x = x.detach().requires_grad_()
+        self.inputs[name] = x
+        return x
 
-        self._before(layer, keep)
+    def _keep_both(self, name, x, output):
+        self.layers[name] = (x.detach(), output)
 
 
 def _by_sample(read, gradients, players):
-    """Half the mean of (g d)² of neurons and filters."""
+    """Half the mean of (g d)² of neurons and filters, and a 0 for nobody."""
     total = _zeros(read.module, players)
-    changes = {}
+    changes = []
     for (name, x), gradient in zip(read.inputs.items(), gradients, strict=True):
         axis = channel_axis(read.module.get_submodule(name))
         x, gradient = x.detach().movedim(axis, -1), gradient.movedim(axis, -1)
         change = gradient * (x - x.flatten(0, -2).mean(0))
-        n_samples = len(x)
         # What one player does at all positions, to all readers, is one change.
         change = change.flatten(1, -2).sum(1) if change.ndim > 2 else change
-        owners = _places(players.consumers[name], players, total.device)
-        sums = change.new_zeros(n_samples, players.n_players + 1)
-        changes[name] = sums.index_add_(1, owners, change)
-    if not changes:
-        return total[:-1]
-    # The loss is a mean, so that gradients are those of samples over their number.
-    every = sum(changes.values())
-    return 0.5 * len(every) * every.square().sum(0)[:-1]
+        sums = change.new_zeros(len(x), players.n_players + 1)
+        owners = _places(players.consumers[name], total)
+        changes.append(sums.index_add_(1, owners, change))
+    if changes:
+        # The loss is a mean: its gradients are those of samples over their number.
+        every = sum(changes)
+        total += 0.5 * len(every) * every.square().sum(0)
+    return total
 
 
-def _of_weights(module, players, inputs, loss):
-    """Half the mean of (g w)² of single weights, g from small parts of the batch."""
-    total = _zeros(module, players)
-    if not players.weights:
-        return total[:-1]
-    raise NotImplementedError
+def _add_weights(total, read, gradients, players):
+    """Add half the mean of (g w)² of single weights.
+
+    A sample's gradient by a weight is the product of what its column reads and of the
+    gradient by what its row gives, so that the sum of squares is the layer's gradient
+    for squared inputs and squared gradients. Positions of a convolution count as
+    samples.
+    """
+    for (name, (x, _)), gradient in zip(read.layers.items(), gradients, strict=True):
+        layer = read.module.get_submodule(name)
+        weight = layer.weight.detach().requires_grad_()
+        with torch.enable_grad():
+            output = run_with_weight(layer, x.square(), weight)
+        (squares,) = torch.autograd.grad(output, weight, gradient.square())
+        change = 0.5 * len(x) * squares * weight.detach().square()
+        owners = _places(players.weights[name].ravel(), total)
+        total.index_add_(0, owners, change.flatten())
 
 
 def _zeros(module, players):
@@ -150,12 +164,7 @@ def _zeros(module, players):
     return like.new_zeros(players.n_players + 1)
 
 
-def _places(owners, players, device):
-    owners = torch.from_numpy(owners).to(device)
-    return torch.where(owners < 0, players.n_players, owners)
-
-
-def _add(total, owners, values):
-    """Sum what players own."""
-    mine = torch.from_numpy(owners).to(total.device)
-    total.index_add_(0, torch.where(mine < 0, len(total) - 1, mine), values)
+def _places(owners, total):
+    """Where in a total the owners are; nobody is last."""
+    owners = torch.from_numpy(owners).to(total.device)
+    return torch.where(owners < 0, len(total) - 1, owners)

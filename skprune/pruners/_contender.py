@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from skorch.dataset import unpack_data
 
 from skprune.evaluation import shrink, twin_of
@@ -12,12 +13,13 @@ from skprune.networks import (
     Participation,
     column_means,
     curvature_benefits,
+    evaluating,
     squared_norms,
 )
 from skprune.pruners._gates import Gates, shares
 from skprune.strategies import keep_best
 
-__all__ = ["BENEFITS", "Contender", "Departure", "clearing_prices"]
+__all__ = ["BENEFITS", "Contender", "Departure", "clearing_prices", "probe_loss"]
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,16 @@ class Contender:
         self.departures, self.gates = [], None
         self.scores, self.last_utilities = None, None
         self._loss, self._n_losses = 0.0, 0
+        self._gone_weights = {}
 
     def fork(self, seed):
         """A rival that goes its own way from here."""
         rng = np.random.default_rng(seed)
         twin = twin_of(self.net)
-        return Contender(twin, self.players, self.benefit, self.noise, rng)
+        rival = Contender(twin, self.players, self.benefit, self.noise, rng)
+        rival.kept, rival.departures = self.kept, list(self.departures)
+        rival._gone_weights = self._gone_weights
+        return rival
 
     @property
     def counts(self):
@@ -82,6 +88,12 @@ class Contender:
     def mean_loss(self):
         """Mean training loss since the last call of `forget`."""
         return self._loss / max(1, self._n_losses)
+
+    def hold_zeros(self):
+        """Keep single weights that left at 0, where the optimizer moved them."""
+        for name, gone in self._gone_weights.items():
+            with torch.no_grad():
+                self.net.module_.get_submodule(name).weight.masked_fill_(gone, 0)
 
     def note(self, loss):
         """Take note of the loss of a batch before its step."""
@@ -169,6 +181,10 @@ class Contender:
         self.players = shrink(self.net, self.players, drop, fill)
         self.kept = self.kept[~drop]
         self.departures.append(Departure(step, prices, self.counts))
+        self._gone_weights = {
+            name: torch.from_numpy(owners < 0).to(self.net.device)
+            for name, owners in self.players.weights.items()
+        }
         if self.gates is not None:
             self.gates.move(self.net.module_, self.players, ~drop)
 
@@ -199,13 +215,21 @@ def clearing_prices(benefits, counts, group_of):
     return prices
 
 
-def _curvature(contender, batch):
-    net, (inputs, targets) = contender.net, unpack_data(batch)
-
-    def loss(outputs):
+def probe_loss(net, outputs, batch):
+    """Loss of a batch beside the training: unweighted, and without a trace."""
+    inputs, targets = unpack_data(batch)
+    with evaluating(net.criterion_):
         return net.get_loss(outputs, targets, X=inputs, training=False)
 
-    benefits = curvature_benefits(net.module_, contender.players, inputs, loss)
+
+def _curvature(contender, batch):
+    net, players = contender.net, contender.players
+    benefits = curvature_benefits(
+        net.module_,
+        players,
+        unpack_data(batch)[0],
+        lambda outputs: probe_loss(net, outputs, batch),
+    )
     return benefits.double().cpu().numpy()
 
 

@@ -167,6 +167,7 @@ class BaseEquilibriumPruner(BasePruner):
             self._course(net, data, rules),
             sets_rate=not _has_schedule(net),
             score=lambda some: self._score_of(some, data),
+            sample_weight=data.sample_weight,
         )
         record = EquilibriumRecord(play, self.condition_numbers, self._say)
         callbacks = net.callbacks_
@@ -327,7 +328,8 @@ class BaseEquilibriumPruner(BasePruner):
             n_dominated = n_gone + int(utilities.is_dominated().sum())
             return float(utilities.exploitability()), n_dominated
         n_gone = n_players - winner.players.n_players
-        if not winner.departures or self.benefit == "weight_norm":
+        in_loss = self.benefit != "weight_norm" and self.leave_one_out_ is not None
+        if not (winner.departures and in_loss):
             return math.nan, n_gone
         prices = winner.departures[-1].prices[winner.players.group_of]
         gains = prices - self.alpha * self.leave_one_out_

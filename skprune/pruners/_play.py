@@ -6,12 +6,14 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from skorch.callbacks import Callback
 from skorch.utils import to_tensor
+from torch.utils.data import Subset
 
-from skprune.evaluation import TensorBatches, adopt_training
+from skprune.evaluation import TensorBatches, adopt_training, row_numbers
 from skprune.networks import ParticipationGame
-from skprune.pruners._contender import Contender
+from skprune.pruners._contender import Contender, probe_loss
 
 __all__ = ["AfterMarket", "MarketPlay", "Rules"]
 
@@ -85,11 +87,16 @@ class MarketPlay(Callback):
         Whether the course sets the learning rate.
     score : callable
         From a net to its score, which is taken around the last removal.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights of the samples that the net is given.
     """
 
-    def __init__(self, net, players, rules, course, sets_rate, score):
+    def __init__(
+        self, net, players, rules, course, sets_rate, score, sample_weight=None
+    ):
         self.rules, self.course = rules, course
         self.sets_rate, self.score = sets_rate, score
+        self.sample_weight = sample_weight
         rng = np.random.default_rng(rules.seed)
         noise = rules.noise if rules.n_rivals > 1 else 0.0
         self.contenders = [Contender(net, players, rules.benefit, noise, rng)]
@@ -112,7 +119,9 @@ class MarketPlay(Callback):
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Take note of the samples that the net trains on."""
         if self._samples is None:
-            self._samples = _endless(dataset_train, net.device)
+            rng = np.random.default_rng(self.rules.seed)
+            weights = self.sample_weight
+            self._samples = _endless(dataset_train, weights, net.device, rng)
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
         """Set the learning rate, and open the market."""
@@ -139,9 +148,11 @@ class MarketPlay(Callback):
             return
         self.step += 1
         for contender in self.contenders:
-            is_net = contender.net is net
-            loss = loss if is_net else contender.net.train_step(batch)["loss"]
-            contender.note(loss.detach())
+            own = loss
+            if contender.net is not net:
+                own = contender.net.train_step(batch)["loss"]
+            contender.note(own.detach())
+            contender.hold_zeros()
         if not self.is_pruning:
             return
         if self.step in self._removal_steps:
@@ -178,10 +189,10 @@ class MarketPlay(Callback):
 
     def _fair_price(self, contender):
         """The price at which all players together pay what the loss is worth."""
-        inputs, targets = next(self._samples)
-        net = contender.net
-        loss = net.get_loss(net.infer(inputs), targets, X=inputs, training=False)
-        worth = self.rules.game.alpha * float(loss.detach())
+        batch, net = next(self._samples), contender.net
+        with torch.no_grad():
+            loss = probe_loss(net, net.infer(batch[0]), batch)
+        worth = self.rules.game.alpha * float(loss)
         return worth / contender.players.n_players
 
     def _remove(self):
@@ -194,10 +205,14 @@ class MarketPlay(Callback):
                 contender.come_to_rest()
                 contender.scores = (soft, self.score(contender.net))
         if is_last:
-            left = self.winner.players.n_players
-            narrowed = math.sqrt(self.before.sum() / left)
-            peak = min(self.course.peak, narrowed)
-            self.course = replace(self.course, peak=peak)
+            self.course = replace(self.course, peak=self._peak())
+
+    def _peak(self):
+        """Rate of the fine-tuning at its highest: narrow layers take larger steps."""
+        players = self.winner.players
+        if players.weights:
+            return 1.0
+        return min(self.course.peak, math.sqrt(self.before.sum() / players.n_players))
 
     def _let_leave(self, contender, batch):
         counts = self.rules.counts
@@ -256,9 +271,15 @@ def _groups(net):
     return [group for optimizer in optimizers for group in optimizer.param_groups]
 
 
-def _endless(dataset, device):
-    """Batches of training samples, dealt anew whenever they end."""
-    batches = TensorBatches(dataset, _N_SAMPLES, shuffle=True)
+def _endless(dataset, sample_weight, device, rng):
+    """Batches of training samples, drawn by their weights, without end."""
+    n_samples = len(dataset)
+    chances = None
+    if sample_weight is not None:
+        chances = sample_weight[row_numbers(dataset)]
+        chances = chances / chances.sum()
     while True:
-        for batch in batches:
+        # Without weights each sample once, with weights anew each time.
+        drawn = rng.choice(n_samples, n_samples, chances is not None, chances)
+        for batch in TensorBatches(Subset(dataset, drawn), _N_SAMPLES):
             yield to_tensor(tuple(batch), device)
