@@ -2,15 +2,15 @@
 
 `_base` is what all pruners share: data in, labels encoded, predictions out. `_data`
 checks and splits the data, `_stage` holds a trained net with its players and samples
-and finishes a choice of players (surgery, repair, transplant, retraining). A pruner
-itself, such as `_gtap`, only decides who stays.
+and finishes a choice of players (surgery, repair, transplant, retraining). `_gtap`
+only decides who stays. In `_equilibrium` players leave while the net trains: `_course`
+says when, `_play` is the market and the rivalry, `_contender` one network in it,
+`_gates` the participations, `_record` what is written down.
 """
 
-from skprune.pruners._equilibrium import EquilibriumPruner
-from skprune.pruners._equilibrium_mlp import (
-    EquilibriumPrunedMLP,
-    EquilibriumPrunedMLPRegressor,
-)
+from skprune.pruners._equilibrium_mlp import EquilibriumPrunedMLP
+from skprune.pruners._equilibrium_pruner import EquilibriumPruner
+from skprune.pruners._equilibrium_regressor import EquilibriumPrunedMLPRegressor
 from skprune.pruners._gtap import GTAPPruner
 
 __all__ = [

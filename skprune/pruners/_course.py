@@ -115,11 +115,11 @@ class Course:
         Returns
         -------
         left : dict of int to int
-            A half after a quarter of the rivalry, a quarter after half of it, and one
-            in the end.
+            A half after an eighth of the rivalry, a quarter after a quarter of it, an
+            eighth after half of it, and one in the end.
         """
         left = {}
-        for share, part in ((0.25, 2), (0.5, 4), (1.0, n_rivals)):
+        for share, part in ((0.125, 2), (0.25, 4), (0.5, 8), (1.0, n_rivals)):
             step = round(self.last + share * (self.decided - self.last))
             left[step] = -(-n_rivals // part)
         return left

@@ -1,4 +1,4 @@
-"""Equilibrium pruning of any skorch net: players leave while it trains."""
+"""What the equilibrium pruners share: players leave while a net trains."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context, clone, is_classifier
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import _fit_context, is_classifier
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import _check_sample_weight
 from skorch.callbacks import EarlyStopping, LRScheduler
-from skorch.dataset import Dataset
-from skorch.helper import predefined_split
-from torch.utils.data import DataLoader
 
 from skprune.evaluation import (
     CoalitionEvaluator,
-    TensorBatches,
     first_rows,
     last_linear,
     net_targets,
@@ -44,7 +38,7 @@ from skprune.pruners._play import AfterMarket, MarketPlay, Rules
 from skprune.pruners._record import EquilibriumRecord
 from skprune.strategies import scaled_split
 
-__all__ = ["BaseEquilibriumPruner", "EquilibriumPruner"]
+__all__ = ["MARKET_CONSTRAINTS", "BaseEquilibriumPruner"]
 
 # The rate of the fine-tuning at its peak grows with the square root of how much the
 # network narrowed, as the scale of its activations allows, up to this factor.
@@ -59,11 +53,13 @@ _ADAPTIVE = (
 )
 # Samples on which scores and leave-one-out gains are taken in the end.
 _N_SCORED = 2048
+# Samples times players of the leave-one-out gains, at most but for very wide networks.
+_N_PLAYED = 2**18
 # Shares of the training between which players leave: with a number to keep, and where
 # they leave by themselves.
 _PERIODS = {False: (0.05, 0.1), True: (0.05, 0.5)}
 # Share of the training in which rivals compete, and how differently they perceive.
-_RIVALRY, _NOISE = 0.2, 0.3
+_RIVALRY, _NOISE = 0.4, 0.3
 
 MARKET_CONSTRAINTS = {
     "n_players_to_keep": [*SIZE, "array-like", None],
@@ -336,114 +332,6 @@ class BaseEquilibriumPruner(BasePruner):
         return float(max(0.0, gains.max())), n_gone + int((gains > 0).sum())
 
 
-class EquilibriumPruner(BaseEquilibriumPruner):
-    """Train a skorch net while the players to whom staying does not pay leave it.
-
-    Parameters
-    ----------
-    estimator : skorch.NeuralNet
-        A classifier or regressor, which is cloned and trained for its `max_epochs`.
-    players : str or list of (kind, layer) pairs, default="neurons"
-        Who plays: "neurons", "filters" or "weights"; see
-        `skprune.networks.find_players`.
-    """
-
-    _parameter_constraints: ClassVar[dict] = {
-        "estimator": [HasMethods(["fit", "predict"])],
-        "players": [str, list, tuple],
-        **MARKET_CONSTRAINTS,
-    }
-
-    def __init__(
-        self,
-        estimator=None,
-        *,
-        n_players_to_keep=None,
-        players="neurons",
-        min_per_layer=1,
-        utility="descent",
-        alpha=1.0,
-        beta=0.0,
-        gamma="auto",
-        eta=0.0,
-        benefit="curvature",
-        participation_optimizer="adam",
-        participation_lr=0.02,
-        removal_period="auto",
-        n_rivals=8,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=5,
-        condition_numbers=False,
-        random_state=None,
-        verbose=0,
-    ):
-        self.estimator = estimator
-        self.n_players_to_keep = n_players_to_keep
-        self.players = players
-        self.min_per_layer = min_per_layer
-        self.utility = utility
-        self.alpha = alpha
-        self.beta = beta
-        self.gamma = gamma
-        self.eta = eta
-        self.benefit = benefit
-        self.participation_optimizer = participation_optimizer
-        self.participation_lr = participation_lr
-        self.removal_period = removal_period
-        self.n_rivals = n_rivals
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.condition_numbers = condition_numbers
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def _prepare(self, X, y, sample_weight, X_val, y_val):
-        """Check the data by what the net reads."""
-        net = self._unfrozen_net()
-        self._check_period()
-        X, y, X_val, y_val = self._validated_for(net, False, X, y, X_val, y_val)
-        data = self._split(X, y, sample_weight, X_val, y_val)
-        copy = self._rehearse(data)
-        if copy is not None:
-            with evaluating(copy.module_):
-                example = first_rows(copy, data.X)
-                self._rules(find_players(copy.module_, example, self._player_kinds()))
-        return data
-
-    def _unfrozen_net(self):
-        if isinstance(self.estimator, FrozenEstimator):
-            raise ValueError(
-                "estimator is a FrozenEstimator, and the game is played while the net "
-                "trains; give the net itself, or prune a trained net by GTAPPruner."
-            )
-        return self._checked_net()[0]
-
-    def _new_net(self, data):
-        """A clone, with batches cut from tensors and our validation set."""
-        net = clone(self._unfrozen_net())
-        params = net.get_params(deep=False)
-        for name in ("iterator_train", "iterator_valid"):
-            own = {key for key in params if key.startswith(f"{name}__")}
-            if params[name] is DataLoader and own <= {f"{name}__shuffle"}:
-                net.set_params(**{name: TensorBatches})
-        if data.X_val is not data.X:
-            held_out = Dataset(data.X_val, net_targets(net, data.y_val))
-            net.set_params(train_split=predefined_split(held_out))
-        return net.initialize()
-
-    def _player_kinds(self):
-        kinds = self.players
-        pairs = [(kinds, None)] if isinstance(kinds, str) else kinds
-        if any(pair[0] == "inputs" for pair in pairs):
-            raise ValueError(
-                f"players={kinds!r} names inputs, which have no activation to gate; "
-                "use 'neurons', 'filters' or 'weights'."
-            )
-        return kinds
-
-
 def _has_schedule(net):
     """Whether a net brings a learning rate schedule of its own."""
     return any(isinstance(part, LRScheduler) for _, part in net.callbacks_)
@@ -466,6 +354,9 @@ def _leave_one_out(net, X, y, players):
     """What the loss gains if one player is left out, exactly, on some samples."""
     if players.weights:
         return None
+    # Everybody leaves once: fewer samples where there are many players.
+    every = -(-len(y) * players.n_players // _N_PLAYED)
+    X, y = take_rows(X, slice(None, None, every)), y[::every]
     payoff = "neg_mean_squared_error"
     if task_of(net).kind != "regression":
         payoff = "log_likelihood"

@@ -20,7 +20,7 @@ __all__ = ["AfterMarket", "MarketPlay", "Rules"]
 # Whoever contributes less than this share of the most in its layer does not take part.
 _SHARE = 0.01
 # Training samples on which benefits are estimated at a removal.
-_N_SAMPLES = 1024
+_N_SAMPLES = 2048
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class MarketPlay(Callback):
         self.is_pruning = rules.counts is None or not np.array_equal(
             self.before, rules.counts
         )
+        if not self.is_pruning:
+            self.course = course = replace(course, peak=1.0)
         self._opening = course.first if rules.has_gates else course.fork
         self._removal_steps = set(course.removal_steps().tolist())
         self._selections = course.selections(rules.n_rivals)
