@@ -32,6 +32,7 @@ from skprune.evaluation._split import SplitModule, split_module
 from skprune.evaluation._trace import last_linear
 from skprune.evaluation._transplant import (
     adopt_training,
+    learns,
     retrain,
     shrink,
     transplant,
@@ -66,6 +67,7 @@ __all__ = [
     "critical_size",
     "first_rows",
     "last_linear",
+    "learns",
     "net_targets",
     "played_payoff",
     "random_scores",

@@ -9,6 +9,7 @@ from skorch import NeuralNetBinaryClassifier
 from skorch.dataset import get_len, unpack_data
 from skorch.utils import to_tensor
 
+from skprune.evaluation._sparse_rows import SparseRows
 from skprune.networks import map_tensors
 
 __all__ = ["batches_of", "concatenate", "first_rows", "net_targets", "take_rows"]
@@ -22,8 +23,8 @@ def batches_of(net, X, batch_size=256):
     net : skorch.NeuralNet
         An initialized net.
     X : ndarray, sparse matrix, tensor, dict of these, or what `net` is fitted on
-        The samples. Sparse rows are made dense one batch at a time, as skorch does
-        one row at a time.
+        The samples. Sparse rows come as `SparseRows`, which Linear layers read as they
+        are, and which other layers make dense.
     batch_size : int, default=256
         Number of samples of a batch.
 
@@ -94,7 +95,7 @@ def _on_device(batch, device, dtype):
     if isinstance(batch, dict):
         return {key: _on_device(value, device, dtype) for key, value in batch.items()}
     if sparse.issparse(batch):
-        batch = batch.toarray()
+        batch = SparseRows.from_scipy(batch)
     if hasattr(batch, "iloc"):
         # A frame may give a read-only view, which torch warns about.
         batch = np.array(batch.to_numpy())

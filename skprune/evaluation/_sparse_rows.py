@@ -29,6 +29,7 @@ _FACTS = {
 
 # What can be done to the stored values alone.
 _ENTRYWISE = {
+    torch.clone,
     _TENSOR.clone,
     _TENSOR.cpu,
     _TENSOR.cuda,

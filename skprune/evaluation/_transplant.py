@@ -14,7 +14,14 @@ from skprune.evaluation._data import net_targets
 from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks import remove_players, remove_rows
 
-__all__ = ["adopt_training", "retrain", "shrink", "transplant", "twin_of"]
+__all__ = [
+    "adopt_training",
+    "learns",
+    "retrain",
+    "shrink",
+    "transplant",
+    "twin_of",
+]
 
 
 def transplant(net, module):
@@ -114,6 +121,8 @@ def twin_of(net):
     """
     twin = object.__new__(type(net))
     names = ["module_", *(f"{name}_" for name in net._optimizers)]
+    if learns(net.criterion_):
+        names.append("criterion_")
     # Copied together, so that the optimizers hold the parameters of the copy.
     own = copy.deepcopy({name: getattr(net, name) for name in names})
     twin.__dict__.update(net.__dict__, callbacks_=[], **own)
@@ -122,12 +131,19 @@ def twin_of(net):
 
 def adopt_training(net, other):
     """Let a net go on where its twin is: module, parameters and optimizer state."""
-    net.module_ = other.module_
+    net.module_, net.criterion_ = other.module_, other.criterion_
     for mine, its in zip(_optimizers(net), _optimizers(other), strict=True):
         # The optimizer itself stays: schedules hold on to it.
         for group, new in zip(mine.param_groups, its.param_groups, strict=True):
             group["params"] = new["params"]
         mine.state = its.state
+
+
+def learns(criterion):
+    """Whether a criterion has parameters of its own, which the optimizer trains."""
+    return isinstance(criterion, torch.nn.Module) and any(
+        True for _ in criterion.parameters()
+    )
 
 
 def _optimizers(net):

@@ -8,7 +8,11 @@ supported network and coalition both give the same outputs, to rounding.
 of them gains and pays for taking part.
 """
 
-from skprune.networks._benefits import contributions, curvature_benefits
+from skprune.networks._benefits import (
+    contributions,
+    curvature_benefits,
+    weight_norms,
+)
 from skprune.networks._discovery import find_players
 from skprune.networks._fill import column_means
 from skprune.networks._inputs import call, evaluating, map_tensors, tensors_in
@@ -44,4 +48,5 @@ __all__ = [
     "size_of",
     "squared_norms",
     "tensors_in",
+    "weight_norms",
 ]

@@ -3,14 +3,15 @@
 from functools import partial
 
 import torch
+from torch import nn
 
 from skprune.networks._hooks import LayerHooks, channel_axis, run_with_weight
 from skprune.networks._inputs import call, evaluating
 
-__all__ = ["contributions", "curvature_benefits"]
+__all__ = ["contributions", "curvature_benefits", "weight_norms"]
 
 
-def curvature_benefits(module, players, inputs, loss):
+def curvature_benefits(module, players, loss):
     """What the loss would gain if one player left, to second order.
 
     A player that leaves is replaced by its mean. With d what it differs from its mean,
@@ -24,10 +25,8 @@ def curvature_benefits(module, players, inputs, loss):
         The network in which `players` were found, run in evaluation mode.
     players : Players
         Its players.
-    inputs : tensor, tuple of tensors or dict of tensors
-        A batch.
     loss : callable
-        From the module's outputs to the mean loss of the batch.
+        Without arguments: runs the module on a batch, and returns its mean loss.
 
     Returns
     -------
@@ -49,11 +48,11 @@ def curvature_benefits(module, players, inputs, loss):
     >>> with torch.no_grad():
     ...     _ = net[2].weight.copy_(torch.tensor([[0.0, 1.0]]))
     >>> x = torch.tensor([[0.0, 1.0], [9.0, 9.0]])
-    >>> curvature_benefits(net, players, x, lambda y: y.square().mean())[0]
+    >>> curvature_benefits(net, players, lambda: net(x).square().mean())[0]
     tensor(0.)
     """
     with evaluating(module), torch.enable_grad(), _Readings(module, players) as read:
-        total = loss(call(module, inputs))
+        total = loss()
         outputs = [output for _, output in read.layers.values()]
         gradients = torch.autograd.grad(total, [*read.inputs.values(), *outputs])
     n_readers = len(read.inputs)
@@ -92,6 +91,36 @@ def contributions(module, players, inputs):
         column = weight.movedim(1, 0).flatten(1).square().sum(1)
         variance = x.movedim(channel_axis(layer), -1).flatten(0, -2).var(0, False)
         total.index_add_(0, _places(players.consumers[name], total), column * variance)
+    for name, owners in players.weights.items():
+        weight = module.get_submodule(name).weight.detach()
+        total.index_add_(0, _places(owners.ravel(), total), weight.flatten().square())
+    return total[:-1].sqrt()
+
+
+def weight_norms(module, players):
+    """Euclidean norm of the weights by which players are computed.
+
+    Biases do not count: they take in what constants left behind, which can be much in
+    neurons that are dead.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network in which `players` were found.
+    players : Players
+        Neurons, filters or single weights.
+
+    Returns
+    -------
+    tensor of shape (n_players,)
+        The magnitude of magnitude pruning.
+    """
+    total = _zeros(module, players)
+    for name, owners in players.producers.items():
+        layer = module.get_submodule(name)
+        is_table = isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
+        weight = layer.weight.detach().T if is_table else layer.weight.detach()
+        total.index_add_(0, _places(owners, total), weight.flatten(1).square().sum(1))
     for name, owners in players.weights.items():
         weight = module.get_submodule(name).weight.detach()
         total.index_add_(0, _places(owners.ravel(), total), weight.flatten().square())

@@ -60,6 +60,9 @@ class BasePruner(TransformerMixin, BaseEstimator):
     that is here reads ``estimator_``.
     """
 
+    # Of values that are predicted, as the net's criterion wants them.
+    _target_precision = np.float32
+
     def predict(self, X):
         """Predict with the pruned network.
 
@@ -234,10 +237,12 @@ class BasePruner(TransformerMixin, BaseEstimator):
         """X as the net reads it, y as class indices or columns of values."""
         classifier = is_classifier(self)
         check_pair(X_val, y_val)
-        X, y = self._checked(X, reset=True), check_targets(y, classifier)
+        precision = self._target_precision
+        X, y = self._checked(X, reset=True), check_targets(y, classifier, precision)
         self._y_is_1d = y.ndim == 1
         if X_val is not None:
-            X_val, y_val = self._checked(X_val), check_targets(y_val, classifier)
+            y_val = check_targets(y_val, classifier, precision)
+            X_val = self._checked(X_val)
         if classifier:
             self.classes_ = _checked_classes(known_labels(X, y))
             y = encode(y, self.classes_, "y")
@@ -245,6 +250,10 @@ class BasePruner(TransformerMixin, BaseEstimator):
         else:
             vars(self).pop("classes_", None)
             y, y_val = (v if v is None else v.reshape(len(v), -1) for v in (y, y_val))
+            if y_val is not None and y_val.shape[1] != y.shape[1]:
+                raise ValueError(
+                    f"y_val has {y_val.shape[1]} columns where y has {y.shape[1]}."
+                )
         if len(y) != _n_rows(X):
             raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
         return X, y, X_val, y_val
@@ -349,17 +358,24 @@ class BasePruner(TransformerMixin, BaseEstimator):
             self, X, reset=reset, accept_sparse="csr", allow_nd=True, dtype="numeric"
         )
         if sparse.issparse(X):
-            return sparse.csr_matrix(X.astype(self._precision, copy=False))
+            with np.errstate(over="ignore"):
+                X = sparse.csr_matrix(X.astype(self._precision, copy=False))
+            self._check_finite(X.data)
+            return X
         is_index = self._keeps_integers and not np.issubdtype(X.dtype, np.floating)
         with np.errstate(over="ignore"):
             X = X.astype(np.int64 if is_index else self._precision, copy=False)
-        if not np.isfinite(X).all():
-            raise ValueError(
-                f"X holds values beyond the range of {X.dtype}, such as infinity; "
-                "scale X, by sklearn.preprocessing.StandardScaler for instance."
-            )
+        self._check_finite(X)
         # torch warns of arrays that it could write to and must not, as pandas gives.
         return X if X.flags.writeable else X.copy()
+
+    def _check_finite(self, values):
+        """Refuse what the net's precision cannot hold."""
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"X holds values beyond the range of {values.dtype}, such as infinity; "
+                "scale X, by sklearn.preprocessing.StandardScaler for instance."
+            )
 
     def _predicted(self, X, method):
         """What the pruned net answers."""

@@ -10,11 +10,10 @@ from skorch.dataset import unpack_data
 
 from skprune.evaluation import shrink, twin_of
 from skprune.networks import (
-    Participation,
     column_means,
     curvature_benefits,
     evaluating,
-    squared_norms,
+    weight_norms,
 )
 from skprune.pruners._gates import Gates, shares
 from skprune.strategies import keep_best
@@ -171,8 +170,7 @@ class Contender:
             groups=self.players.group_of,
             min_per_group=counts,
         )
-        price = np.full(len(floors), self.gates.game.gamma)
-        self._drop(~keep, step, price, batch)
+        self._drop(~keep, step, self.gates.prices, batch)
 
     def _drop(self, drop, step, prices, batch):
         """Remove players, their mean folded into the next layer's bias."""
@@ -215,27 +213,22 @@ def clearing_prices(benefits, counts, group_of):
     return prices
 
 
-def probe_loss(net, outputs, batch):
-    """Loss of a batch beside the training: unweighted, and without a trace."""
+def probe_loss(net, batch):
+    """Loss of a batch beside the training, unweighted."""
     inputs, targets = unpack_data(batch)
-    with evaluating(net.criterion_):
-        return net.get_loss(outputs, targets, X=inputs, training=False)
+    with evaluating(net.module_), evaluating(net.criterion_):
+        return net.get_loss(net.infer(inputs), targets, X=inputs, training=False)
 
 
 def _curvature(contender, batch):
     net, players = contender.net, contender.players
-    benefits = curvature_benefits(
-        net.module_,
-        players,
-        unpack_data(batch)[0],
-        lambda outputs: probe_loss(net, outputs, batch),
-    )
+    benefits = curvature_benefits(net.module_, players, lambda: probe_loss(net, batch))
     return benefits.double().cpu().numpy()
 
 
 def _weight_norm(contender, batch):
-    with Participation(contender.net.module_, contender.players) as gates:
-        return squared_norms(gates.thetas()).sqrt().double().cpu().numpy()
+    norms = weight_norms(contender.net.module_, contender.players)
+    return norms.double().cpu().numpy()
 
 
 def _participation(contender, batch):

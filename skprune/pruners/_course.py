@@ -50,7 +50,7 @@ class Course:
     @property
     def last(self):
         """Step after which the last players leave."""
-        return max(self.first, math.floor(self.end * self.n_steps))
+        return max(1, self.first, math.floor(self.end * self.n_steps))
 
     @property
     def fork(self):
@@ -78,6 +78,11 @@ class Course:
         left = (since - rise) / max(1, self.n_steps - self.last - rise)
         return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
 
+    def progress(self, step):
+        """Share of the removals that is done at a step."""
+        done = (step - self.first) / max(1, self.last - self.first)
+        return min(1.0, max(0.0, done))
+
     def removal_steps(self):
         """Steps after which players leave."""
         steps = np.linspace(self.first, self.last, _N_REMOVALS + 1)[1:]
@@ -100,8 +105,7 @@ class Course:
         """
         if step >= self.last:
             return after
-        done = (step - self.first) / max(1, self.last - self.first)
-        path = np.round(before * (after / before) ** np.clip(done, 0, 1)).astype(int)
+        path = np.round(before * (after / before) ** self.progress(step)).astype(int)
         return np.maximum(path, after)
 
     def selections(self, n_rivals):

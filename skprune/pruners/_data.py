@@ -44,7 +44,7 @@ class FitData:
     sample_weight: np.ndarray | None = None
 
 
-def check_targets(y, is_classifier):
+def check_targets(y, is_classifier, precision=np.float32):
     """Targets as an array, refused where they are not what the task needs.
 
     Parameters
@@ -53,11 +53,13 @@ def check_targets(y, is_classifier):
         As the user gave them.
     is_classifier : bool
         Whether they are labels.
+    precision : dtype, default=float32
+        Of values.
 
     Returns
     -------
     y : ndarray
-        Labels of shape (n_samples,), or float32 values.
+        Labels of shape (n_samples,), or values.
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None.")
@@ -65,9 +67,14 @@ def check_targets(y, is_classifier):
         y = check_array(y, ensure_2d=False, dtype=None)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if y.ndim > 1:
+            raise ValueError(
+                f"y must hold one label for each sample; got shape {y.shape}. Fit one "
+                "classifier for each column, by sklearn.multioutput."
+            )
         check_classification_targets(y)
         return y
-    return check_array(y, ensure_2d=False, dtype=np.float32)
+    return check_array(y, ensure_2d=False, dtype=precision)
 
 
 def encode(y, classes, name):

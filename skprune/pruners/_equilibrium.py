@@ -20,6 +20,7 @@ from skprune.evaluation import (
     CoalitionEvaluator,
     first_rows,
     last_linear,
+    learns,
     net_targets,
     take_rows,
     task_of,
@@ -57,7 +58,7 @@ _N_SCORED = 2048
 _N_PLAYED = 2**18
 # Shares of the training between which players leave: with a number to keep, and where
 # they leave by themselves.
-_PERIODS = {False: (0.05, 0.1), True: (0.05, 0.5)}
+_PERIODS = {False: (0.05, 0.1), True: (0.1, 0.5)}
 # Share of the training in which rivals compete, and how differently they perceive.
 _RIVALRY, _NOISE = 0.4, 0.3
 
@@ -129,10 +130,6 @@ class BaseEquilibriumPruner(BasePruner):
             sample_weight = _check_sample_weight(
                 sample_weight, np.empty(len(y)), ensure_non_negative=True
             )
-            if not sample_weight.any():
-                raise ValueError(
-                    "sample_weight is 0 for every sample; give some a weight above 0."
-                )
         if X_val is None and not self.early_stopping:
             return FitData(X, y, X, y, X, y, sample_weight)
         return split_data(
@@ -156,6 +153,9 @@ class BaseEquilibriumPruner(BasePruner):
             players = find_players(net.module_, example, self._player_kinds())
             self._before = size_of(net.module_, example, players)
         rules = self._rules(players)
+        if data.sample_weight is not None and learns(net.criterion_):
+            # Each rival has a criterion of its own then, and the net's alone is weighted.
+            rules = replace(rules, n_rivals=1)
         play = MarketPlay(
             net,
             players,
@@ -167,18 +167,19 @@ class BaseEquilibriumPruner(BasePruner):
         )
         record = EquilibriumRecord(play, self.condition_numbers, self._say)
         callbacks = net.callbacks_
-        net.callbacks_ = [*callbacks, ("market", play), ("record", record)]
-        if self.early_stopping:
+        # The record first: a callback of the user's may end the training.
+        net.callbacks_ = [("record", record), *callbacks, ("market", play)]
+        if self.early_stopping and data.X_val is not data.X:
             net.callbacks_.append(("stop", self._stopping(play)))
         try:
             with weighted_samples(net, data.sample_weight), suppress(KeyboardInterrupt):
                 # How skorch's callbacks, such as EarlyStopping, end a training.
                 net.fit_loop(data.X, targets)
             play.finish(net)
+            net.notify("on_train_end", X=data.X, y=targets)
         finally:
             net.callbacks_ = callbacks
             play.close()
-        net.notify("on_train_end", X=data.X, y=targets)
         return players, play, record
 
     def _check_period(self):
@@ -261,6 +262,8 @@ class BaseEquilibriumPruner(BasePruner):
     def _score_of(self, net, data):
         """Accuracy or R² on validation samples, or on some training samples."""
         rows = _some_rows(len(data.y_val))
+        if len(rows) < 2:
+            return math.nan
         predicted = net.predict(take_rows(data.X_val, rows))
         if is_classifier(self):
             return accuracy_score(data.y_val[rows], predicted)
@@ -275,13 +278,14 @@ class BaseEquilibriumPruner(BasePruner):
         self.names_ = list(players.names)
         self.support_ = np.isin(np.arange(players.n_players), winner.kept)
         self.active_players_ = dict(zip(groups, winner.counts.tolist(), strict=True))
-        self.participation_history_ = np.array(record.participations)
+        history = np.reshape(record.participations, (-1, players.n_players))
+        self.participation_history_ = history
         gone = self.participation_history_ == 0
         self.sparsity_history_ = gone.mean(axis=1)
         self.price_history_ = _price_table(winner.departures, groups)
         self.soft_score_, self.hard_score_ = winner.scores
         if self.condition_numbers:
-            columns = np.array(record.conditions).T
+            columns = np.reshape(record.conditions, (-1, len(groups))).T
             self.condition_numbers_ = dict(zip(groups, columns, strict=True))
         example = first_rows(net, data.X)
         self._output_layer = last_linear(net.module_, example)

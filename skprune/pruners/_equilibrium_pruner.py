@@ -44,8 +44,8 @@ class EquilibriumPruner(BaseEquilibriumPruner):
     alpha, beta, gamma, eta : float, default=1.0, 0.0, "auto", 0.0
         Weight of the benefit, and the prices of squared participation, of
         participation and of competition. "auto": a price that clears the market where
-        there is a number to keep; else the loss when players begin to leave, over their
-        number.
+        there is a number to keep; else one that rises during the removals to the loss
+        of the untrained network over the number of its players.
     benefit : {"curvature", "participation", "weight_norm"}, default="curvature"
         What staying is worth to a player where there is a number to keep: what the loss
         would gain if it left, to second order; what it contributes at a participation
@@ -56,7 +56,7 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         Their learning rate.
     removal_period : (float, float) or "auto", default="auto"
         Shares of the training between which players leave. "auto": (0.05, 0.1) with a
-        number to keep, else (0.05, 0.5).
+        number to keep, else (0.1, 0.5).
     n_rivals : int, default=16
         Networks that go their own way from most of the removals on, on the same
         batches, until one is left; 1 where participations are played.

@@ -44,6 +44,7 @@ class Gates:
         self._begin(module, players, np.ones(players.n_players), {})
         self._mean_benefit = torch.zeros_like(self.gates.values.detach())
         self.last_utilities = None
+        self.prices = np.full(len(players.groups), float(game.gamma))
 
     @property
     def values(self):
@@ -72,8 +73,9 @@ class Gates:
     def set_prices(self, prices):
         """Set the price of a unit of participation of each layer, at least 0."""
         values = self.gates.values
-        prices = np.maximum(prices, 0)[self.gates.players.group_of]
-        gamma = torch.as_tensor(prices, dtype=values.dtype, device=values.device)
+        self.prices = np.maximum(prices, 0)
+        gamma = self.prices[self.gates.players.group_of]
+        gamma = torch.as_tensor(gamma, dtype=values.dtype, device=values.device)
         self.game = replace(self.game, gamma=gamma)
 
     def utilities(self):

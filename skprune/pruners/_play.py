@@ -96,7 +96,8 @@ class MarketPlay(Callback):
     ):
         self.rules, self.course = rules, course
         self.sets_rate, self.score = sets_rate, score
-        self.sample_weight = sample_weight
+        is_even = sample_weight is None or np.ptp(sample_weight) == 0
+        self.sample_weight = None if is_even else sample_weight
         rng = np.random.default_rng(rules.seed)
         noise = rules.noise if rules.n_rivals > 1 else 0.0
         self.contenders = [Contender(net, players, rules.benefit, noise, rng)]
@@ -107,7 +108,11 @@ class MarketPlay(Callback):
         )
         if not self.is_pruning:
             self.course = course = replace(course, peak=1.0)
-        self._opening = course.first if rules.has_gates else course.fork
+        is_free = math.isnan(rules.game.gamma) and rules.counts is None
+        self._asks_fair_price, self._fair_price = is_free, math.nan
+        self._opening = min(
+            course.last - 1, course.first if rules.has_gates else course.fork
+        )
         self._removal_steps = set(course.removal_steps().tolist())
         self._selections = course.selections(rules.n_rivals)
         self._base_rates = [group["lr"] for group in _groups(net)]
@@ -129,15 +134,20 @@ class MarketPlay(Callback):
         """Set the learning rate, and open the market."""
         if not training:
             return
+        if self.step == 0 and self._asks_fair_price:
+            self._fair_price = self._loss_per_player()
         if self.is_pruning and self.step == self._opening:
             self._open()
+        if self._asks_fair_price and self.winner.gates is not None:
+            price = self.course.progress(self.step) * self._fair_price
+            self.winner.gates.set_prices(np.full(len(self.before), price))
+        rates = [group["lr"] for group in _groups(net)]
         if self.sets_rate:
             factor = self.course.rate(self.step)
-            for contender in self.contenders:
-                for group, rate in zip(
-                    _groups(contender.net), self._base_rates, strict=True
-                ):
-                    group["lr"] = rate * factor
+            rates = [rate * factor for rate in self._base_rates]
+        for contender in self.contenders:
+            for group, rate in zip(_groups(contender.net), rates, strict=True):
+                group["lr"] = rate
 
     def on_grad_computed(self, net, training=False, **kwargs):
         """Let players choose how far they take part."""
@@ -167,6 +177,7 @@ class MarketPlay(Callback):
         if self.is_pruning and self.step < self.course.last:
             self.step = self.course.last
             self._remove()
+        self.winner.come_to_rest()
         self._select(net, 1)
         if self.winner.scores is None:
             self.winner.scores = (self.score(net),) * 2
@@ -182,20 +193,19 @@ class MarketPlay(Callback):
         main, rules = self.winner, self.rules
         if rules.has_gates:
             game = rules.game
-            if math.isnan(game.gamma):
-                game = replace(game, gamma=self._fair_price(main))
+            # The market, or the course, sets a price that is asked for by "auto".
+            game = replace(game, gamma=0.0) if math.isnan(game.gamma) else game
             main.open_gates(game, rules.optimizer, rules.learning_rate)
         else:
             seeds = main.rng.integers(2**31, size=rules.n_rivals - 1)
             self.contenders += [main.fork(seed) for seed in seeds]
 
-    def _fair_price(self, contender):
-        """The price at which all players together pay what the loss is worth."""
-        batch, net = next(self._samples), contender.net
+    def _loss_per_player(self):
+        """The price at which all players together pay the loss of an untrained net."""
         with torch.no_grad():
-            loss = probe_loss(net, net.infer(batch[0]), batch)
+            loss = probe_loss(self.winner.net, next(self._samples))
         worth = self.rules.game.alpha * float(loss)
-        return worth / contender.players.n_players
+        return worth / self.winner.players.n_players
 
     def _remove(self):
         """One step of the removals in each contender's network."""
