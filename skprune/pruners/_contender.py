@@ -65,14 +65,14 @@ class Contender:
         self.kept = np.arange(players.n_players)
         self.departures, self.gates = [], None
         self.scores, self.last_utilities = None, None
-        self._loss, self._n_losses = 0.0, 0
         self._gone_weights = {}
+        self.forget()
 
-    def fork(self, seed):
-        """A rival that goes its own way from here."""
+    def fork(self, seed, noise):
+        """A rival that goes its own way from here, by what it perceives."""
         rng = np.random.default_rng(seed)
         twin = twin_of(self.net)
-        rival = Contender(twin, self.players, self.benefit, self.noise, rng)
+        rival = Contender(twin, self.players, self.benefit, noise, rng)
         rival.kept, rival.departures = self.kept, list(self.departures)
         rival._gone_weights = self._gone_weights
         return rival
@@ -83,24 +83,28 @@ class Contender:
         n_groups = len(self.players.groups)
         return np.bincount(self.players.group_of, minlength=n_groups)
 
-    @property
-    def mean_loss(self):
-        """Mean training loss since the last call of `forget`."""
-        return self._loss / max(1, self._n_losses)
-
     def hold_zeros(self):
         """Keep single weights that left at 0, where the optimizer moved them."""
         for name, gone in self._gone_weights.items():
             with torch.no_grad():
                 self.net.module_.get_submodule(name).weight.masked_fill_(gone, 0)
 
-    def note(self, loss):
-        """Take note of the loss of a batch before its step."""
-        self._loss, self._n_losses = self._loss + float(loss), self._n_losses + 1
+    def note(self, loss, window):
+        """Take note of the loss of a batch before its step.
+
+        Parameters
+        ----------
+        loss : tensor of shape ()
+            The loss.
+        window : int
+            Number of batches over which `mean_loss` runs, about.
+        """
+        self._n_losses = min(self._n_losses + 1, window)
+        self.mean_loss += (float(loss) - self.mean_loss) / self._n_losses
 
     def forget(self):
         """Begin the mean loss anew."""
-        self._loss, self._n_losses = 0.0, 0
+        self.mean_loss, self._n_losses = 0.0, 0
 
     def open_gates(self, game, optimizer, learning_rate):
         """Let players choose how far they take part, see `Gates`."""

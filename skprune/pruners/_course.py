@@ -62,6 +62,11 @@ class Course:
         """Step after which one rival is left."""
         return min(self.n_steps, self.last + math.ceil(self.rivalry * self.n_steps))
 
+    @property
+    def window(self):
+        """Steps over which the losses of rivals are averaged: until the first leave."""
+        return max(1, (self.decided - self.last) // 8)
+
     def rate(self, step):
         """Learning rate of a step, as a multiple of the rate before the removals.
 

@@ -154,7 +154,7 @@ class BaseEquilibriumPruner(BasePruner):
             self._before = size_of(net.module_, example, players)
         rules = self._rules(players)
         if data.sample_weight is not None and learns(net.criterion_):
-            # Each rival has a criterion of its own then, and the net's alone is weighted.
+            # Each rival has a criterion of its own, and the net's alone is weighted.
             rules = replace(rules, n_rivals=1)
         play = MarketPlay(
             net,

@@ -99,8 +99,8 @@ class MarketPlay(Callback):
         is_even = sample_weight is None or np.ptp(sample_weight) == 0
         self.sample_weight = None if is_even else sample_weight
         rng = np.random.default_rng(rules.seed)
-        noise = rules.noise if rules.n_rivals > 1 else 0.0
-        self.contenders = [Contender(net, players, rules.benefit, noise, rng)]
+        # The first rival perceives its benefits as they are.
+        self.contenders = [Contender(net, players, rules.benefit, 0.0, rng)]
         self.step = 0
         self.before = self.winner.counts
         self.is_pruning = rules.counts is None or not np.array_equal(
@@ -163,7 +163,7 @@ class MarketPlay(Callback):
             own = loss
             if contender.net is not net:
                 own = contender.net.train_step(batch)["loss"]
-            contender.note(own.detach())
+            contender.note(own.detach(), self.course.window)
             contender.hold_zeros()
         if not self.is_pruning:
             return
@@ -198,7 +198,7 @@ class MarketPlay(Callback):
             main.open_gates(game, rules.optimizer, rules.learning_rate)
         else:
             seeds = main.rng.integers(2**31, size=rules.n_rivals - 1)
-            self.contenders += [main.fork(seed) for seed in seeds]
+            self.contenders += [main.fork(seed, rules.noise) for seed in seeds]
 
     def _loss_per_player(self):
         """The price at which all players together pay the loss of an untrained net."""
@@ -215,6 +215,7 @@ class MarketPlay(Callback):
             self._let_leave(contender, next(self._samples))
             if is_last:
                 contender.come_to_rest()
+                contender.forget()
                 contender.scores = (soft, self.score(contender.net))
         if is_last:
             self.course = replace(self.course, peak=self._peak())
@@ -241,8 +242,6 @@ class MarketPlay(Callback):
         """Rivals of higher loss give up; the net goes on as one of the others."""
         order = sorted(self.contenders, key=lambda contender: contender.mean_loss)
         self.contenders = order[:n_left]
-        for contender in self.contenders:
-            contender.forget()
         if all(contender.net is not net for contender in self.contenders):
             adopt_training(net, self.winner.net)
             self.winner.net = net

@@ -207,7 +207,7 @@ def test_a_fork_goes_on_with_the_same_players():
     contender = contender_of(make_net())
     names = np.array(contender.players.names)
     contender.leave_to(np.array([6, 4]), 1, batch())
-    rival = contender.fork(seed=3)
+    rival = contender.fork(seed=3, noise=0.0)
     kept = contender.kept.copy()
     rival.leave_to(np.array([3, 2]), 2, batch())
     assert names[rival.kept].tolist() == rival.players.names
@@ -219,8 +219,8 @@ def test_a_fork_goes_on_with_the_same_players():
 
 
 def test_noise_is_what_rivals_differ_by():
-    contender = contender_of(make_net(), noise=2.0)
-    rivals = [contender.fork(seed) for seed in (0, 1, 1)]
+    contender = contender_of(make_net())
+    rivals = [contender.fork(seed, noise=2.0) for seed in (0, 1, 1)]
     for rival in rivals:
         rival.leave_to(np.array([4, 3]), 1, batch())
     np.testing.assert_array_equal(rivals[1].kept, rivals[2].kept)
@@ -230,11 +230,18 @@ def test_noise_is_what_rivals_differ_by():
 def test_mean_loss_since_it_was_forgotten():
     contender = contender_of(make_net())
     for loss in (1.0, 2.0, 6.0):
-        contender.note(torch.tensor(loss))
+        contender.note(torch.tensor(loss), window=9)
     assert contender.mean_loss == pytest.approx(3.0)
     contender.forget()
-    contender.note(torch.tensor(0.5))
+    contender.note(torch.tensor(0.5), window=9)
     assert contender.mean_loss == pytest.approx(0.5)
+
+
+def test_mean_loss_forgets_what_is_long_ago():
+    contender = contender_of(make_net())
+    for loss in [100.0] * 10 + [1.0] * 200:
+        contender.note(torch.tensor(loss), window=10)
+    assert contender.mean_loss == pytest.approx(1.0, abs=1e-4)
 
 
 # Gates
@@ -331,9 +338,9 @@ def fit(n_rivals, **params):
 def test_each_contender_notes_its_own_loss(monkeypatch):
     noted, note = [], Contender.note
 
-    def spy(self, loss):
+    def spy(self, loss, window):
         noted.append((self.net is LastLoss.net, float(loss), LastLoss.loss))
-        note(self, loss)
+        note(self, loss, window)
 
     monkeypatch.setattr(Contender, "note", spy)
     fit(6)
@@ -373,12 +380,12 @@ def test_those_of_lower_loss_stay(monkeypatch):
 def test_rivals_learn_at_the_rate_of_the_net(monkeypatch, own_schedule):
     rates, note = [], Contender.note
 
-    def spy(self, loss):
+    def spy(self, loss, window):
         mine, main = (
             net.optimizer_.param_groups[0]["lr"] for net in (self.net, LastLoss.net)
         )
         rates.append((mine, main))
-        note(self, loss)
+        note(self, loss, window)
 
     monkeypatch.setattr(Contender, "note", spy)
     callbacks = [LastLoss()]
