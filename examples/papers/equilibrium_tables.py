@@ -1,9 +1,10 @@
 """Equilibrium pruning with its defaults on tables and texts, beside the dense network.
 
-A tenth of the neurons (and, with nothing asked for, those who want to stay) against all
-of them, with the same estimator and no other parameter: on scikit-learn's digits, breast
-cancer and diabetes by repeated cross-validation, and with SKPRUNE_DATA on Adult (one-hot
-categories, scaled numbers) and the emotion texts (TF-IDF, sparse) on their test sets.
+A tenth of the neurons (and, with nothing asked for, those who want to stay) against
+all of them, with the same estimator and no other parameter: on scikit-learn's digits,
+breast cancer and diabetes by repeated cross-validation, and with SKPRUNE_DATA on Adult
+(one-hot categories, scaled numbers) and the emotion texts (TF-IDF, sparse) on their
+test sets.
 
     SKPRUNE_DATA=DIR python examples/papers/equilibrium_tables.py [--repeats 2]
         [--seeds 0 1 2] [--hidden 512 256] [--json FILE]

@@ -34,7 +34,7 @@ from skprune.evaluation import (
 from skprune.networks import call, evaluating, tensors_in
 from skprune.pruners._data import check_pair, check_targets, encode, split_data
 
-__all__ = ["BasePruner"]
+__all__ = ["BasePruner", "with_own_module"]
 
 
 def _classifies(pruner):
@@ -267,7 +267,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         """The frozen net, or a clone trained on the training samples."""
         net, frozen = self._checked_net()
         if frozen:
-            return _with_own_module(net)
+            return with_own_module(net)
         net = clone(net)
         with self._seeded():
             net.fit(data.X, net_targets(net, data.y))
@@ -300,7 +300,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         net, frozen = self._checked_net()
         try:
             with torch.random.fork_rng():
-                net = _with_own_module(net) if frozen else clone(net).initialize()
+                net = with_own_module(net) if frozen else clone(net).initialize()
             example = first_rows(net, data.X)
             with evaluating(net.module_), torch.no_grad():
                 outputs = tensors_in(call(net.module_, example))[0]
@@ -387,7 +387,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         return self.estimator_
 
 
-def _with_own_module(net):
+def with_own_module(net):
     """A net with a copy of the module: hooks and modes are set while it plays.
 
     `copy.copy` would pickle the module on the way, which not every class allows.

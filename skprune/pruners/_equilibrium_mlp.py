@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 
 from skprune.evaluation import ACTIVATIONS, TensorBatches, build_mlp
+from skprune.pruners._base import with_own_module
 from skprune.pruners._equilibrium import MARKET_CONSTRAINTS, BaseEquilibriumPruner
 
 __all__ = ["BaseEquilibriumMLP", "EquilibriumPrunedMLP"]
@@ -202,9 +202,10 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
         net = self.estimator_
         if torch.device(net.device).type != "cpu":
             return net
-        twin = copy.copy(net)
-        twin.module_ = copy.deepcopy(net.module_).double()
-        twin.module_.register_forward_pre_hook(lambda _, args: (args[0].double(),))
+        twin = with_own_module(net)
+        twin.module_.double().register_forward_pre_hook(
+            lambda _, args: (args[0].double(),)
+        )
         return twin
 
 

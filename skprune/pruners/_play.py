@@ -67,11 +67,10 @@ class Rules:
 class MarketPlay(Callback):
     """Lets players leave along a course, and rivals compete.
 
-    From the begin of the removals on, several rivals go their own way from the dense
-    network: all train on the same batches, and players leave each of them as their
-    benefits say. Rivals end in different equilibria. As the game has a potential, of
-    which the loss is the part that differs, half of them, those of higher loss, give up
-    at a time, until one is left.
+    From most of the removals on, several rivals go their own way from one network: all
+    train on the same batches, and players leave each of them as their benefits say.
+    Rivals end in different equilibria. As the game has a potential, of which the loss
+    is the part that differs, those of higher loss give up until one is left.
 
     Parameters
     ----------
