@@ -24,10 +24,11 @@ class EquilibriumPruner(BaseEquilibriumPruner):
     Parameters
     ----------
     estimator : skorch.NeuralNet
-        A classifier or regressor, which is cloned and trained for its `max_epochs`. Its
-        learning rate is that of the time before the removals, unless it has a schedule
-        of its own; with an adaptive optimizer it then rises with the square root of how
-        much the network narrowed, and falls to 0.
+        A classifier or regressor, which is cloned and trained for its `max_epochs`.
+        Unless it has a schedule of its own, a third of its learning rate is taken
+        before the removals and five thirds during them; then, with an adaptive
+        optimizer, it is multiplied by the square root of how much the network narrowed
+        (at most 7), and falls to 0 along a cosine.
     n_players_to_keep : int, float, array-like of int or None, default=None
         Players of the pruned network: a number or a fraction, shared out in proportion
         to the widths, or one number for each layer. None: those who want to stay at a

@@ -57,8 +57,9 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
     batch_size : int or "auto", default="auto"
         Samples of a step. "auto": 64 from 10,000 training samples on, else 32.
     lr : float, default=0.003
-        Learning rate of AdamW before the removals; it then rises with the square root
-        of how much the network narrowed, and falls to 0 along a cosine.
+        Learning rate of AdamW: a third of it before the removals and five thirds during
+        them, then times the square root of how much the network narrowed (at most 7),
+        and down to 0 along a cosine.
     weight_decay : float or "auto", default="auto"
         Of AdamW, for weights; biases do not decay. "auto": 1000 over the number of
         steps, at most 0.5, so that weights which nothing holds up fade as much in short

@@ -50,10 +50,11 @@ def test_landmarks_are_in_order(course):
     assert course.decided <= course.n_steps
 
 
-def test_the_rate_warms_up_is_level_peaks_and_falls_to_zero(long):
+def test_the_rate_warms_up_rises_twice_and_falls_to_zero(long):
     rates = np.array([long.rate(step) for step in range(1001)])
-    np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 20)
-    np.testing.assert_array_equal(rates[20:300], 1)
+    np.testing.assert_allclose(rates[:20], np.arange(1, 21) / 60)
+    np.testing.assert_allclose(rates[20:100], 1 / 3)
+    np.testing.assert_allclose(rates[100:300], 5 / 3)
     assert (np.diff(rates[299:320]) > 0).all()
     assert rates[319] == pytest.approx(4.0) == rates.max()
     assert (np.diff(rates[320:]) < 0).all()
@@ -67,7 +68,7 @@ def test_rates_are_sane_in_any_course(course):
     rates = np.array([course.rate(step) for step in range(course.n_steps)])
     assert np.isfinite(rates).all()
     assert (rates >= 0).all()
-    assert rates.max() <= max(1.0, course.peak) + 1e-12
+    assert rates.max() <= max(5 / 3, course.peak) + 1e-12
     assert rates[0] > 0
 
 
