@@ -58,7 +58,7 @@ class EquilibriumPruner(BaseEquilibriumPruner):
     removal_period : (float, float) or "auto", default="auto"
         Shares of the training between which players leave. "auto": (0.05, 0.1) with a
         number to keep, else (0.1, 0.5).
-    n_rivals : int, default=16
+    n_rivals : int, default=4
         Networks that go their own way from most of the removals on, on the same
         batches, until one is left; 1 where participations are played.
     early_stopping : bool, default=False
@@ -182,7 +182,7 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         participation_optimizer="adam",
         participation_lr=0.02,
         removal_period="auto",
-        n_rivals=16,
+        n_rivals=4,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=5,
