@@ -32,6 +32,7 @@ from skprune.evaluation._split import SplitModule, split_module
 from skprune.evaluation._trace import last_linear
 from skprune.evaluation._transplant import (
     adopt_training,
+    check_shrinkable,
     learns,
     retrain,
     shrink,
@@ -64,6 +65,7 @@ __all__ = [
     "adopt_training",
     "build_mlp",
     "check_net",
+    "check_shrinkable",
     "critical_size",
     "first_rows",
     "last_linear",

@@ -122,7 +122,7 @@ class _Weighting(Callback):
 
 def _with_mean_1(sample_weight):
     """Weights over their mean."""
-    weights = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
+    weights = torch.from_numpy(np.array(sample_weight, dtype=np.float64))
     # The mean of equal weights may differ from them by rounding.
     is_equal = bool((weights == weights[0]).all())
     return torch.ones_like(weights) if is_equal else weights / weights.mean()

@@ -16,6 +16,7 @@ from skprune.networks import remove_players, remove_rows
 
 __all__ = [
     "adopt_training",
+    "check_shrinkable",
     "learns",
     "retrain",
     "shrink",
@@ -93,8 +94,10 @@ def shrink(net, players, drop, fill=None):
     Raises
     ------
     ValueError
-        If a layer would be left empty; the net is then unchanged.
+        If a layer would be left empty, or an optimizer keeps its parameters in a way of
+        its own, as LBFGS does; the net is then unchanged.
     """
+    check_shrinkable(net)
     old = net.module_
     new = remove_players(old, players, drop, fill=fill)
     names = {id(parameter): name for name, parameter in old.named_parameters()}
@@ -103,6 +106,21 @@ def shrink(net, players, drop, fill=None):
         _carry(optimizer, old, players, drop, names, parameters)
     net.module_ = new
     return players.after_removal(drop)
+
+
+def check_shrinkable(net):
+    """Refuse nets that could not go on training with fewer parameters."""
+    if len(net._modules) > 1:
+        raise UnsupportedNetworkError(
+            f"the net has several modules, {net._modules}, and players can leave one "
+            "only; put them into one module."
+        )
+    for name, optimizer in zip(net._optimizers, _optimizers(net), strict=True):
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ValueError(
+                f"{name} is LBFGS, which keeps one history of all parameters and "
+                "cannot go on when players leave; use torch.optim.AdamW, Adam or SGD."
+            )
 
 
 def twin_of(net):
@@ -169,6 +187,17 @@ def _carry(optimizer, module, players, drop, names, parameters):
 
     def cut(parameter, state):
         name = names.get(id(parameter))
+        if name is None or parameters[name].shape == parameter.shape:
+            return state
+        is_whole = all(
+            not isinstance(value, torch.Tensor)
+            or not value.ndim
+            or value.shape == parameter.shape
+            for value in state.values()
+        )
+        if not is_whole:
+            # Factors of moments, as Adafactor has them, cannot be cut: they begin anew.
+            return {}
         return state | {key: part[name] for key, part in left.items() if name in part}
 
     states = {successor(p): cut(p, state) for p, state in optimizer.state.items()}

@@ -36,6 +36,8 @@ from skprune.pruners._data import check_pair, check_targets, encode, split_data
 
 __all__ = ["BasePruner", "with_own_module"]
 
+_DRAWING = threading.RLock()
+
 
 def _classifies(pruner):
     """Whether a pruner is a classifier."""
@@ -279,9 +281,9 @@ class BasePruner(TransformerMixin, BaseEstimator):
         if self.random_state is None:
             yield
             return
-        seed = self._seed()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        # Torch draws for all threads at once: others that fit wait for their turn.
+        with _DRAWING, torch.random.fork_rng():
+            torch.manual_seed(self._seed())
             yield
 
     def _seed(self):
@@ -366,8 +368,10 @@ class BasePruner(TransformerMixin, BaseEstimator):
         with np.errstate(over="ignore"):
             X = X.astype(np.int64 if is_index else self._precision, copy=False)
         self._check_finite(X)
-        # torch warns of arrays that it could write to and must not, as pandas gives.
-        return X if X.flags.writeable else X.copy()
+        # torch warns of arrays that it could write to and must not, as pandas gives,
+        # and takes none that run backwards.
+        is_plain = X.flags.writeable and min(X.strides, default=0) >= 0
+        return X if is_plain else X.copy()
 
     def _check_finite(self, values):
         """Refuse what the net's precision cannot hold."""

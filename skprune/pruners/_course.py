@@ -83,8 +83,8 @@ class Course:
         if since < 0:
             return start * _RATE_DURING
         if since < rise:
-            done = (since + 1) / rise
-            return start * (_RATE_DURING + (self.peak - _RATE_DURING) * done)
+            lower = _RATE_DURING if self.end else self.peak
+            return start * (lower + (self.peak - lower) * (since + 1) / rise)
         left = (since - rise) / max(1, self.n_steps - self.last - rise)
         return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
 

@@ -13,11 +13,12 @@ import torch
 from sklearn.base import _fit_context, is_classifier
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, _num_samples
 from skorch.callbacks import EarlyStopping, LRScheduler
 
 from skprune.evaluation import (
     CoalitionEvaluator,
+    check_shrinkable,
     first_rows,
     last_linear,
     learns,
@@ -28,7 +29,13 @@ from skprune.evaluation import (
     weighted_samples,
 )
 from skprune.exceptions import SkpruneWarning
-from skprune.networks import ParticipationGame, evaluating, find_players, size_of
+from skprune.networks import (
+    ParticipationGame,
+    evaluating,
+    find_players,
+    size_of,
+    tensors_in,
+)
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import SIZE, as_count
 from skprune.pruners._contender import BENEFITS
@@ -112,6 +119,11 @@ class BaseEquilibriumPruner(BasePruner):
         -------
         self : object
         """
+        if sample_weight is not None and y is not None:
+            # Before anything of an earlier fit is changed.
+            sample_weight = _check_sample_weight(
+                sample_weight, np.empty(_num_samples(y)), ensure_non_negative=True
+            )
         data = self._prepare(X, y, sample_weight, X_val, y_val)
         with self._seeded():
             net = self._new_net(data)
@@ -126,10 +138,6 @@ class BaseEquilibriumPruner(BasePruner):
 
     def _split(self, X, y, sample_weight, X_val, y_val):
         """Training and validation samples; the same where nothing is held out."""
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, np.empty(len(y)), ensure_non_negative=True
-            )
         if X_val is None and not self.early_stopping:
             return FitData(X, y, X, y, X, y, sample_weight)
         return split_data(
@@ -146,6 +154,8 @@ class BaseEquilibriumPruner(BasePruner):
 
     def _train(self, net, data):
         """Play the market while the net trains."""
+        check_shrinkable(net)
+        _check_callbacks(net)
         targets = net_targets(net, data.y)
         net.notify("on_train_begin", X=data.X, y=targets)
         example = first_rows(net, data.X)
@@ -245,6 +255,12 @@ class BaseEquilibriumPruner(BasePruner):
         """When players leave, and how fast the net learns."""
         trained_on, _ = net.get_split_datasets(data.X, net_targets(net, data.y))
         n_batches = len(net.get_iterator(trained_on, training=True))
+        if not n_batches * net.max_epochs:
+            raise ValueError(
+                f"there is nothing to train: max_epochs={net.max_epochs} with "
+                f"{n_batches} batches of batch_size={net.batch_size}; raise the one, "
+                "or lower the other."
+            )
         begin, end = _PERIODS[rules.counts is None]
         if not isinstance(self.removal_period, str):
             begin, end = self.removal_period
@@ -265,12 +281,22 @@ class BaseEquilibriumPruner(BasePruner):
         if len(rows) < 2:
             return math.nan
         predicted = net.predict(take_rows(data.X_val, rows))
+        if not np.isfinite(predicted).all():
+            return math.nan
         if is_classifier(self):
             return accuracy_score(data.y_val[rows], predicted)
         return r2_score(data.y_val[rows], predicted)
 
     def _conclude(self, net, data, players, play, record):
         """Set what was learned."""
+        rows = _some_rows(len(data.y))
+        outputs = tensors_in(net.forward(take_rows(data.X, rows)))
+        if not bool(torch.isfinite(outputs[0]).all()):
+            raise ValueError(
+                "the network's outputs are NaN or infinite after training; scale X, by "
+                "sklearn.preprocessing.StandardScaler for instance, or lower the "
+                "learning rate."
+            )
         winner, groups = play.winner, players.groups
         self.estimator_ = transplant(net, net.module_)
         self.estimator_.history_ = net.history_
@@ -284,6 +310,7 @@ class BaseEquilibriumPruner(BasePruner):
         self.sparsity_history_ = gone.mean(axis=1)
         self.price_history_ = _price_table(winner.departures, groups)
         self.soft_score_, self.hard_score_ = winner.scores
+        vars(self).pop("condition_numbers_", None)
         if self.condition_numbers:
             columns = np.reshape(record.conditions, (-1, len(groups))).T
             self.condition_numbers_ = dict(zip(groups, columns, strict=True))
@@ -291,14 +318,13 @@ class BaseEquilibriumPruner(BasePruner):
         self._output_layer = last_linear(net.module_, example)
         after = size_of(net.module_, example, winner.players)
         self.size_report_ = {"before": self._before, "after": after}
-        self._look_at_the_end(net, data, winner)
+        self._look_at_the_end(net, data, rows, outputs, winner)
         return self
 
-    def _look_at_the_end(self, net, data, winner):
+    def _look_at_the_end(self, net, data, rows, outputs, winner):
         """What no one gains any more by leaving, and whether the network is dead."""
-        rows = _some_rows(len(data.y))
         X, y = take_rows(data.X, rows), data.y[rows]
-        outputs = net.forward(X)
+        is_single, outputs = len(outputs) == 1, outputs[0]
         spread = (outputs - outputs[:1]).abs().max()
         self.collapsed_ = bool(
             len(y) > 1 and spread <= 1e-6 * (1 + outputs.abs().max())
@@ -311,7 +337,10 @@ class BaseEquilibriumPruner(BasePruner):
                 SkpruneWarning,
                 stacklevel=3,
             )
-        self.leave_one_out_ = _leave_one_out(net, X, y, winner.players)
+        is_played = is_single and not winner.players.weights
+        self.leave_one_out_ = (
+            _leave_one_out(net, X, y, winner.players) if is_played else None
+        )
         self.exploitability_, n_dominated = self._at_rest(winner)
         self.dominated_fraction_ = n_dominated / len(self.support_)
 
@@ -336,6 +365,17 @@ class BaseEquilibriumPruner(BasePruner):
         return float(max(0.0, gains.max())), n_gone + int((gains > 0).sum())
 
 
+def _check_callbacks(net):
+    """Refuse callbacks that would put back weights of a larger network."""
+    for name, callback in net.callbacks_:
+        if getattr(callback, "load_best", False):
+            raise ValueError(
+                f"callback {name!r} ({type(callback).__name__}) has load_best=True, "
+                "and the best epoch may lie before players left; set it to False, and "
+                "use early_stopping=True of the pruner."
+            )
+
+
 def _has_schedule(net):
     """Whether a net brings a learning rate schedule of its own."""
     return any(isinstance(part, LRScheduler) for _, part in net.callbacks_)
@@ -356,8 +396,6 @@ def _price_table(departures, groups):
 
 def _leave_one_out(net, X, y, players):
     """What the loss gains if one player is left out, exactly, on some samples."""
-    if players.weights:
-        return None
     # Everybody leaves once: fewer samples where there are many players.
     every = -(-len(y) * players.n_players // _N_PLAYED)
     X, y = take_rows(X, slice(None, None, every)), y[::every]

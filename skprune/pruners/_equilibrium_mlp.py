@@ -162,7 +162,7 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
             iterator_train__shuffle=True,
             iterator_valid=TensorBatches,
             train_split=split,
-            callbacks=self.net_callbacks,
+            callbacks=self._callbacks(),
             device=self._device(),
             verbose=0,
         ).initialize()
@@ -179,6 +179,9 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
             return self.weight_decay
         n_steps = -(-n_samples // self._batch_size(n_samples)) * self.max_epochs
         return min(_MOST_DECAY, _TOTAL_DECAY / n_steps)
+
+    def _callbacks(self):
+        return None if self.net_callbacks is None else list(self.net_callbacks)
 
     def _device(self):
         if self.device == "auto":
@@ -305,9 +308,9 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
     soft_score_, hard_score_ : float
         Accuracy or R² right before and after the last removal, on validation samples
         or, where there are none, on training samples; fine-tuning follows.
-    leave_one_out_ : ndarray of shape (n_players_left,) or None
+    leave_one_out_ : ndarray of shape (n_players_left,)
         What the loss of training samples gains if one survivor is left out, exactly, at
-        the end. None for single weights.
+        the end.
     exploitability_ : float
         The most that one player would gain by moving alone: where participations were
         played, by its best response when the game ended; else by leaving now at the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods
@@ -103,7 +104,7 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         or, where there are none, on training samples; fine-tuning follows.
     leave_one_out_ : ndarray of shape (n_players_left,) or None
         What the loss of training samples gains if one survivor is left out, exactly, at
-        the end. None for single weights.
+        the end. None for single weights, and for modules of several outputs.
     exploitability_ : float
         The most that one player would gain by moving alone: where participations were
         played, by its best response when the game ended; else by leaving now at the
@@ -215,6 +216,11 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         """Check the data by what the net reads."""
         net = self._unfrozen_net()
         self._check_period()
+        if isinstance(X, torch.utils.data.Dataset):
+            raise TypeError(
+                f"X is a {type(X).__name__}; give X and y as arrays, tensors, sparse "
+                "matrices or dicts of these."
+            )
         X, y, X_val, y_val = self._validated_for(net, False, X, y, X_val, y_val)
         data = self._split(X, y, sample_weight, X_val, y_val)
         copy = self._rehearse(data)

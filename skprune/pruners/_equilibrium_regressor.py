@@ -109,9 +109,9 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
     soft_score_, hard_score_ : float
         Accuracy or R² right before and after the last removal, on validation samples
         or, where there are none, on training samples; fine-tuning follows.
-    leave_one_out_ : ndarray of shape (n_players_left,) or None
+    leave_one_out_ : ndarray of shape (n_players_left,)
         What the loss of training samples gains if one survivor is left out, exactly, at
-        the end. None for single weights.
+        the end.
     exploitability_ : float
         The most that one player would gain by moving alone: where participations were
         played, by its best response when the game ended; else by leaving now at the
@@ -180,6 +180,13 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
 
     def _split(self, X, y, sample_weight, X_val, y_val):
         """Samples whose targets have mean 0 and variance 1 in training."""
+        with np.errstate(over="ignore"):
+            is_finite = np.isfinite(y.astype(np.float32)).all()
+        if not is_finite:
+            raise ValueError(
+                "y holds values beyond the range of float32; divide y, or let "
+                "sklearn.compose.TransformedTargetRegressor do it."
+            )
         data = super()._split(X, y, sample_weight, X_val, y_val)
         weights = data.sample_weight
         self._center = np.average(data.y, axis=0, weights=weights)

@@ -130,6 +130,8 @@ def shares(module, players, inputs):
     what stays the same.
     """
     given = contributions(module, players, inputs).double().cpu().numpy()
+    # Of a network that diverged, which is said at the end.
+    given = np.nan_to_num(given)
     most = np.zeros(len(players.groups))
     np.maximum.at(most, players.group_of, given)
     return given / np.maximum(most, 1e-30)[players.group_of]

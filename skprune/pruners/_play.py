@@ -14,6 +14,7 @@ from torch.utils.data import Subset
 from skprune.evaluation import TensorBatches, adopt_training, row_numbers
 from skprune.networks import ParticipationGame
 from skprune.pruners._contender import Contender, probe_loss
+from skprune.pruners._course import Course
 
 __all__ = ["AfterMarket", "MarketPlay", "Rules"]
 
@@ -106,7 +107,7 @@ class MarketPlay(Callback):
             self.before, rules.counts
         )
         if not self.is_pruning:
-            self.course = course = replace(course, peak=1.0)
+            self.course = course = Course(course.n_steps, 0.0, 0.0, peak=1.0)
         is_free = math.isnan(rules.game.gamma) and rules.counts is None
         self._asks_fair_price, self._fair_price = is_free, math.nan
         self._opening = min(

@@ -38,10 +38,9 @@ class EquilibriumRecord(Callback):
         self.participations.append(row)
         if self.condition_numbers:
             self.conditions.append(_condition_numbers(contender, row[contender.kept]))
-        loss = np.mean(net.history[-1, "batches", :, "train_loss"])
         self.say(
             f"epoch {len(self.participations)}: {len(contender.kept)} players, "
-            f"training loss {loss:.4f}"
+            f"training loss {contender.mean_loss:.4f}"
         )
 
 
