@@ -2,6 +2,8 @@
 
 import re
 
+import torch
+
 import skprune
 
 project = "skprune"
@@ -50,5 +52,11 @@ def unlink_foreign_labels(app, what, name, obj, options, lines):
         lines[:] = text.split("\n")
 
 
+def skip_tensor_members(app, what, name, obj, skip, options):
+    """Leave out what a kind of tensor has from torch, whose labels are not ours."""
+    return True if getattr(torch.Tensor, name, skip) is obj else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", skip_tensor_members)
     app.connect("autodoc-process-docstring", unlink_foreign_labels)

@@ -23,14 +23,14 @@ class ParticipationGame:
     beta : float, default=0.0
         Price of s_i², times ‖θ_i‖² where the squared norms are given.
     gamma : float or tensor of shape (n_players,), default=0.0
-        Price of |s_i|, for all players or for each of them.
+        Price of abs(s_i), for all players or for each of them.
     eta : float, default=0.0
         Price of competition, Σ_{j≠i} s_i s_j ⟨θ_i, θ_j⟩.
     utility : {"descent", "joint", "ascent"}, default="descent"
         What the benefit is. "descent" and "joint": -alpha times the slope ∂L/∂s_i, so
         that taking part pays where it lowers the loss; "joint" is meant for squared
         norms of 1, where going uphill on all utilities is going downhill on L +
-        beta Σ s_i² + gamma Σ |s_i|. "ascent": +alpha ⟨∇_{θ_i}L, θ_i⟩ as it is printed,
+        beta Σ s_i² + gamma Σ abs(s_i). "ascent": +alpha ⟨∇_{θ_i}L, θ_i⟩ as it is printed,
         which rewards players that raise the loss.
 
     Raises
@@ -128,7 +128,7 @@ class ParticipationGame:
         Returns
         -------
         tensor of shape ()
-            -alpha L - Σ_i (beta ‖θ_i‖² s_i² + gamma |s_i|) - eta Σ_{i<j} s_i s_j
+            -alpha L - Σ_i (beta ‖θ_i‖² s_i² + gamma abs(s_i)) - eta Σ_{i<j} s_i s_j
             ⟨θ_i, θ_j⟩.
 
         Raises
@@ -151,7 +151,7 @@ class PlayerUtilities:
     """Each player's utility as a function of its own participation t alone.
 
     With all others fixed it is U_i(t) = (marginal_benefit - rivalry) t - curvature t² -
-    price |t|, from which everything below follows in closed form.
+    price abs(t), from which everything below follows in closed form.
 
     Attributes
     ----------
