@@ -30,8 +30,8 @@ class ParticipationGame:
         What the benefit is. "descent" and "joint": -alpha times the slope ∂L/∂s_i, so
         that taking part pays where it lowers the loss; "joint" is meant for squared
         norms of 1, where going uphill on all utilities is going downhill on L +
-        beta Σ s_i² + gamma Σ abs(s_i). "ascent": +alpha ⟨∇_{θ_i}L, θ_i⟩ as it is printed,
-        which rewards players that raise the loss.
+        beta Σ s_i² + gamma Σ abs(s_i). "ascent": +alpha ⟨∇_{θ_i}L, θ_i⟩ as it is
+        printed, which rewards players that raise the loss.
 
     Raises
     ------
