@@ -24,7 +24,8 @@ def batches_of(net, X, batch_size=256):
         An initialized net.
     X : ndarray, sparse matrix, tensor, dict of these, or what `net` is fitted on
         The samples. Sparse rows come as `SparseRows`, which Linear layers read as they
-        are, and which other layers make dense.
+        are, and which other layers make dense; as dense ones where most entries are
+        stored.
     batch_size : int, default=256
         Number of samples of a batch.
 
@@ -95,7 +96,9 @@ def _on_device(batch, device, dtype):
     if isinstance(batch, dict):
         return {key: _on_device(value, device, dtype) for key, value in batch.items()}
     if sparse.issparse(batch):
-        batch = SparseRows.from_scipy(batch)
+        # An entry that is stored takes twice the memory of one that is not.
+        is_full = 2 * batch.nnz > np.prod(batch.shape)
+        batch = batch.toarray() if is_full else SparseRows.from_scipy(batch)
     if hasattr(batch, "iloc"):
         # A frame may give a read-only view, which torch warns about.
         batch = np.array(batch.to_numpy())

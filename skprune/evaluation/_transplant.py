@@ -18,6 +18,7 @@ __all__ = [
     "adopt_training",
     "check_shrinkable",
     "learns",
+    "optimizers_of",
     "retrain",
     "shrink",
     "transplant",
@@ -102,7 +103,7 @@ def shrink(net, players, drop, fill=None):
     new = remove_players(old, players, drop, fill=fill)
     names = {id(parameter): name for name, parameter in old.named_parameters()}
     parameters = dict(new.named_parameters())
-    for optimizer in _optimizers(net):
+    for optimizer in optimizers_of(net):
         _carry(optimizer, old, players, drop, names, parameters)
     net.module_ = new
     return players.after_removal(drop)
@@ -115,7 +116,7 @@ def check_shrinkable(net):
             f"the net has several modules, {net._modules}, and players can leave one "
             "only; put them into one module."
         )
-    for name, optimizer in zip(net._optimizers, _optimizers(net), strict=True):
+    for name, optimizer in zip(net._optimizers, optimizers_of(net), strict=True):
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ValueError(
                 f"{name} is LBFGS, which keeps one history of all parameters and "
@@ -150,7 +151,7 @@ def twin_of(net):
 def adopt_training(net, other):
     """Let a net go on where its twin is: module, parameters and optimizer state."""
     net.module_, net.criterion_ = other.module_, other.criterion_
-    for mine, its in zip(_optimizers(net), _optimizers(other), strict=True):
+    for mine, its in zip(optimizers_of(net), optimizers_of(other), strict=True):
         # The optimizer itself stays: schedules hold on to it.
         for group, new in zip(mine.param_groups, its.param_groups, strict=True):
             group["params"] = new["params"]
@@ -164,7 +165,8 @@ def learns(criterion):
     )
 
 
-def _optimizers(net):
+def optimizers_of(net):
+    """The optimizers of an initialized net, in skorch's order."""
     return [getattr(net, f"{name}_") for name in net._optimizers]
 
 
@@ -189,16 +191,13 @@ def _carry(optimizer, module, players, drop, names, parameters):
         name = names.get(id(parameter))
         if name is None or parameters[name].shape == parameter.shape:
             return state
-        is_whole = all(
-            not isinstance(value, torch.Tensor)
-            or not value.ndim
-            or value.shape == parameter.shape
-            for value in state.values()
-        )
-        if not is_whole:
+        kept = {key: part[name] for key, part in left.items() if name in part}
+        if any(
+            torch.is_tensor(v) and v.ndim and k not in kept for k, v in state.items()
+        ):
             # Factors of moments, as Adafactor has them, cannot be cut: they begin anew.
             return {}
-        return state | {key: part[name] for key, part in left.items() if name in part}
+        return state | kept
 
     states = {successor(p): cut(p, state) for p, state in optimizer.state.items()}
     optimizer.state.clear()

@@ -3,10 +3,10 @@
 from functools import partial
 
 import torch
-from torch import nn
 
 from skprune.networks._hooks import LayerHooks, channel_axis, run_with_weight
 from skprune.networks._inputs import call, evaluating
+from skprune.networks._thetas import PlayerParameters, squared_norms
 
 __all__ = ["contributions", "curvature_benefits", "weight_norms"]
 
@@ -115,16 +115,8 @@ def weight_norms(module, players):
     tensor of shape (n_players,)
         The magnitude of magnitude pruning.
     """
-    total = _zeros(module, players)
-    for name, owners in players.producers.items():
-        layer = module.get_submodule(name)
-        is_table = isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
-        weight = layer.weight.detach().T if is_table else layer.weight.detach()
-        total.index_add_(0, _places(owners, total), weight.flatten(1).square().sum(1))
-    for name, owners in players.weights.items():
-        weight = module.get_submodule(name).weight.detach()
-        total.index_add_(0, _places(owners.ravel(), total), weight.flatten().square())
-    return total[:-1].sqrt()
+    parameters = PlayerParameters(module, players, biases=False)
+    return squared_norms(parameters.matrices()).sqrt()
 
 
 class _Readings(LayerHooks):

@@ -20,9 +20,11 @@ class PlayerParameters:
         The network.
     players : Players
         Its players.
+    biases : bool, default=True
+        Whether biases are among them.
     """
 
-    def __init__(self, module, players):
+    def __init__(self, module, players, biases=True):
         self._module = module
         sizes = np.bincount(players.group_of, minlength=len(players.groups))
         self._sizes = sizes.tolist()
@@ -31,7 +33,7 @@ class PlayerParameters:
             layer = module.get_submodule(name)
             is_table = isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
             self._add(players, name, "weight", 1 if is_table else 0, owners)
-            if getattr(layer, "bias", None) is not None:
+            if biases and getattr(layer, "bias", None) is not None:
                 self._add(players, name, "bias", None, owners)
         for name, owners in players.selections.items():
             self._add(players, name, "weight", 1, owners)

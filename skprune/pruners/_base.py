@@ -281,8 +281,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         if self.random_state is None:
             yield
             return
-        # Torch draws for all threads at once: others that fit wait for their turn.
-        with _DRAWING, torch.random.fork_rng():
+        with _forked_rng():
             torch.manual_seed(self._seed())
             yield
 
@@ -301,7 +300,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         """
         net, frozen = self._checked_net()
         try:
-            with torch.random.fork_rng():
+            with _forked_rng():
                 net = with_own_module(net) if frozen else clone(net).initialize()
             example = first_rows(net, data.X)
             with evaluating(net.module_), torch.no_grad():
@@ -391,6 +390,13 @@ class BasePruner(TransformerMixin, BaseEstimator):
         return self.estimator_
 
 
+@contextmanager
+def _forked_rng():
+    """Torch's generator, as before afterwards; it is one for all threads, who wait."""
+    with _DRAWING, torch.random.fork_rng():
+        yield
+
+
 def with_own_module(net):
     """A net with a copy of the module: hooks and modes are set while it plays.
 
@@ -433,7 +439,7 @@ def _input_types(net):
     module = net.module_ if net.initialized_ else net.module
     if isinstance(module, type):
         try:
-            with torch.random.fork_rng():
+            with _forked_rng():
                 module = clone(net).initialize().module_
         except Exception:
             # The module takes its shape in training: no table that we could see.

@@ -11,7 +11,12 @@ from skorch.callbacks import Callback
 from skorch.utils import to_tensor
 from torch.utils.data import Subset
 
-from skprune.evaluation import TensorBatches, adopt_training, row_numbers
+from skprune.evaluation import (
+    TensorBatches,
+    adopt_training,
+    optimizers_of,
+    row_numbers,
+)
 from skprune.networks import ParticipationGame
 from skprune.pruners._contender import Contender, probe_loss
 from skprune.pruners._course import Course
@@ -278,8 +283,7 @@ class AfterMarket(Callback):
 
 
 def _groups(net):
-    optimizers = [getattr(net, f"{name}_") for name in net._optimizers]
-    return [group for optimizer in optimizers for group in optimizer.param_groups]
+    return [group for opt in optimizers_of(net) for group in opt.param_groups]
 
 
 def _endless(dataset, sample_weight, device, rng):

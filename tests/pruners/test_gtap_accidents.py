@@ -202,8 +202,7 @@ def test_every_sparse_format(data, fitted):
     expected = pruner.fit(X, y).predict_proba(X)
     for form in (sparse.dok_matrix, sparse.coo_array, sparse.csc_matrix):
         found = pruner.fit(form(X), y).predict_proba(form(X))
-        # Sums over entries round differently, and the repair's iterations go on so.
-        np.testing.assert_allclose(found, expected, atol=1e-3)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_numbers_beyond_float32(data, fitted):
