@@ -7,6 +7,7 @@ import torch
 from sklearn.utils import check_random_state
 
 from skprune.evaluation._moments import watch_layers
+from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks import evaluating
 
 __all__ = [
@@ -37,6 +38,9 @@ def random_scores(players, random_state=None):
 def weight_norm_scores(module, players, *, normalize=True):
     """Euclidean norm of the weights with which others read a player.
 
+    Of a single weight its absolute value, of a whole layer the norm of all that is in
+    it but the biases.
+
     Parameters
     ----------
     module : torch.nn.Module
@@ -55,7 +59,7 @@ def weight_norm_scores(module, players, *, normalize=True):
     .. [1] D. Blalock et al., "What is the state of neural network pruning?",
        MLSys 2020.
     """
-    squares = _summed_over_readers(
+    squares = _summed_over_weights(
         module, players, lambda weight: weight.detach().double().square()
     )
     return _normalized(np.sqrt(squares), players, normalize)
@@ -63,6 +67,9 @@ def weight_norm_scores(module, players, *, normalize=True):
 
 def weight_gradient_scores(samples, split, players, task, *, normalize=True):
     """Sum of absolute weight times gradient, over the weights that read a player.
+
+    Of a single weight or a whole layer, over that weight or all that is in the layer
+    but the biases.
 
     Parameters
     ----------
@@ -86,14 +93,17 @@ def weight_gradient_scores(samples, split, players, task, *, normalize=True):
     .. [1] D. Blalock et al., "What is the state of neural network pruning?",
        MLSys 2020.
     """
-    weights = [split.rest.get_submodule(name).weight for name in players.consumers]
+    weights = [weight for weight, _ in _weights_of(split.rest, players)]
+    weights = list({id(weight): weight for weight in weights}.values())
     totals = [torch.zeros_like(weight) for weight in weights]
     frozen = [weight for weight in weights if not weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(True)
     try:
         for loss in _losses(samples, split, task):
-            gradients = torch.autograd.grad(loss, weights)
+            gradients = torch.autograd.grad(
+                loss, weights, allow_unused=True, materialize_grads=True
+            )
             for total, part in zip(totals, gradients, strict=True):
                 total += part
     finally:
@@ -103,7 +113,7 @@ def weight_gradient_scores(samples, split, players, task, *, normalize=True):
         id(weight): (weight.detach() * total).abs().double()
         for weight, total in zip(weights, totals, strict=True)
     }
-    scores = _summed_over_readers(split.rest, players, lambda w: products[id(w)])
+    scores = _summed_over_weights(split.rest, players, lambda w: products[id(w)])
     return _normalized(scores, players, normalize)
 
 
@@ -129,11 +139,22 @@ def taylor_scores(samples, split, players, task, *, normalize=False):
         Mean over samples of the absolute activation times gradient, summed over the
         columns of a player.
 
+    Raises
+    ------
+    UnsupportedNetworkError
+        If single weights or whole layers are players.
+
     References
     ----------
     .. [1] P. Molchanov et al., "Pruning convolutional neural networks for resource
        efficient inference", ICLR 2017.
     """
+    if players.weights or players.layers:
+        raise UnsupportedNetworkError(
+            "taylor_scores are of what layers read, and single weights or whole layers "
+            f"are players, of {[*players.weights, *players.layers]}; use "
+            "weight_gradient_scores, or give neurons, filters or inputs alone."
+        )
     scores = np.zeros(players.n_players)
     read = {}
 
@@ -186,13 +207,28 @@ def _losses(samples, split, task):
             yield task.loss(logits, targets) * len(targets)
 
 
-def _summed_over_readers(module, players, entries):
-    """Sum of a function of the weights over all weights that read a player."""
-    scores = np.zeros(players.n_players)
+def _weights_of(module, players):
+    """Yield parameters that count for players, and owners that broadcast to them."""
     for name, owners in players.consumers.items():
         weight = module.get_submodule(name).weight
-        columns = entries(weight).transpose(0, 1).flatten(1).sum(1).cpu().numpy()
-        np.add.at(scores, owners[owners >= 0], columns[owners >= 0])
+        yield weight, owners.reshape(1, -1, *(1,) * (weight.ndim - 2))
+    for name, owners in players.weights.items():
+        yield module.get_submodule(name).weight, owners
+    for name, player in players.layers.items():
+        for own_name, parameter in module.get_submodule(name).named_parameters():
+            if own_name.rpartition(".")[-1] != "bias":
+                yield parameter, np.full((1,) * parameter.ndim, player)
+
+
+def _summed_over_weights(module, players, entries):
+    """Sum of a function of the weights over all that count for a player."""
+    scores = np.zeros(players.n_players)
+    for weight, owners in _weights_of(module, players):
+        values = entries(weight)
+        # Axes along which the owner is the same are summed first.
+        same = [axis for axis, size in enumerate(owners.shape) if size == 1]
+        values = (values.sum(same, keepdim=True) if same else values).cpu().numpy()
+        np.add.at(scores, owners[owners >= 0], values[owners >= 0])
     return scores
 
 
@@ -201,5 +237,5 @@ def _normalized(scores, players, normalize):
     if not normalize:
         return scores
     totals = np.bincount(players.group_of, scores)
-    means = totals / np.bincount(players.group_of)
+    means = totals / np.maximum(np.bincount(players.group_of), 1)
     return scores / np.where(means > 0, means, 1.0)[players.group_of]

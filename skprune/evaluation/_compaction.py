@@ -51,6 +51,10 @@ class Compaction:
 
     def __init__(self, staged, features):
         rest, players = staged.rest, staged.players
+        # Single weights and whole layers take no rows or columns with them.
+        others = [owners.ravel() for owners in players.weights.values()]
+        others.append(np.array(list(players.layers.values()), dtype=int))
+        self._others = np.unique(np.concatenate(others))
         self._layers = {}
         for name, owners in (players.producers | players.normalizations).items():
             self._layer(rest, name).rows = owners
@@ -75,9 +79,12 @@ class Compaction:
         -------
         bool
             By counting operations, so that it depends on nothing but these. False
-            where a layer would be left empty.
+            where a layer would be left empty, or single weights or whole layers are
+            absent.
         """
         present, saved = np.append(keep, True), 0.0
+        if not present[self._others].all():
+            return False
         for part in self._layers.values():
             shares = [
                 present[owners].mean()

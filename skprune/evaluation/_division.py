@@ -7,11 +7,14 @@ import torch
 from torch import fx, nn
 
 from skprune.evaluation._lineup import BLOCK_SIZE, Lineup
-from skprune.evaluation._split import LayerTracer, has_side_effect
+from skprune.evaluation._split import LayerTracer, has_side_effect, holds_any
 from skprune.evaluation._stages import Entry, Stage, StagedModule
-from skprune.networks import MaskedModule, map_tensors, tensors_in
+from skprune.networks import ColumnSelection, MaskedModule, map_tensors, tensors_in
 
 __all__ = ["staged"]
+
+# Numbers that the entry of a layer of single weights may hold.
+_ENTRY_WEIGHTS = 2**24
 
 
 def staged(split, features):
@@ -33,7 +36,9 @@ def staged(split, features):
     features = map_tensors(lambda x: x[:2], features)
     single = _undivided(split, features)
     expected, _ = _measure(single.whole, features, [])
-    rest = split.rest if split.front is not None else _traced(split.rest, features)
+    rest = split.rest
+    if split.front is None:
+        rest = _traced(rest, features, split.players.layers)
     divided = None if rest is None else _divided(rest, split.players, features)
     works = divided is not None and _agrees(divided, features, expected)
     return divided if works else single
@@ -47,13 +52,13 @@ def _undivided(split, features):
     return StagedModule(split.rest, split.players, whole, [whole], nothing).replica()
 
 
-def _traced(module, features):
+def _traced(module, features, layers):
     """A module that was not cut as a graph, or None where it cannot be traced."""
     if next(module.children(), None) is None:
         # Its own weights are no layer's of the graph.
         return None
     try:
-        graph = LayerTracer().trace(module)
+        graph = LayerTracer(layers).trace(module)
     except Exception:
         # As for the cut: the user's forward can fail on proxies in any way.
         return None
@@ -103,13 +108,16 @@ def _divided(rest, players, features):
 def _groups_of_readers(rest, players):
     """Sets of layers that read the same players, and each player's set."""
     readers = [set() for _ in range(players.n_players)]
-    reading = dict(players.consumers)
+    # A list: a layer that is a player may read players too.
+    reading = [*players.consumers.items()]
+    reading += [(name, owners.ravel()) for name, owners in players.weights.items()]
+    reading += [(name, np.array([own])) for name, own in players.layers.items()]
     for name, owners in players.normalizations.items():
         # A BatchNorm or PReLU works unit by unit; a LayerNorm takes its statistics
         # over the players present.
         if isinstance(rest.get_submodule(name), nn.LayerNorm):
-            reading[name] = owners
-    for name, owners in reading.items():
+            reading.append((name, owners))
+    for name, owners in reading:
         for player in np.unique(owners[owners >= 0]):
             readers[player].add(name)
     readers = [frozenset(names) for names in readers]
@@ -122,7 +130,7 @@ def _behind(graph, names):
     behind = set()
     for node in graph.nodes:
         reads = any(parent in behind for parent in node.all_input_nodes)
-        called = node.op == "call_module" and node.target in names
+        called = node.op == "call_module" and holds_any(node.target, names)
         if node.op != "output" and (reads or called):
             behind.add(node)
     return behind
@@ -138,33 +146,65 @@ def _entry_nodes(rest, players, behind, names, members):
         plain = type(layer) is nn.Linear and not layer._forward_hooks
         # In half precision a sum of many updates would lose too much.
         plain = plain and layer.weight.dtype in (torch.float32, torch.float64)
+        # What a layer that may be left out gives is not always a sum of products.
+        plain = plain and node.target not in players.layers
         alone = len(node.args) == 1 and node.args[0] not in behind and not node.kwargs
-        owners = players.consumers.get(node.target)
-        if plain and alone and owners is not None:
-            counts = np.bincount(owners[owners >= 0], minlength=len(members))[members]
-            if (counts == counts[0]).all():
-                nodes.append(node)
+        if plain and alone and _has_entry(players, node.target, members):
+            nodes.append(node)
     return nodes
+
+
+def _has_entry(players, name, members):
+    """Whether each player of a stage adds columns, or weights, of a layer alike."""
+    if name in players.weights:
+        return len(members) * len(players.weights[name]) <= _ENTRY_WEIGHTS
+    owners = players.consumers.get(name)
+    if owners is None:
+        return False
+    counts = np.bincount(owners[owners >= 0], minlength=len(members))[members]
+    return bool((counts == counts[0]).all())
 
 
 def _entry(rest, players, node, members, keys, slots):
     """The entry that a node is."""
-    owners = players.consumers[node.target]
-    columns = np.argsort(owners, kind="stable")
-    columns = columns[(owners[columns] >= 0) & members[owners[columns]]]
-    columns = columns.reshape(members.sum(), -1)
-    table = np.zeros((len(members), columns.shape[1]), dtype=np.int64)
-    table[members] = columns
-    weight = rest.get_submodule(node.target).weight.detach()
-    table = torch.from_numpy(table).to(weight.device)
+    weight = rest.get_submodule(node.target).weight.detach().t()
+    make = _of_weights if node.target in players.weights else _of_columns
+    columns, weights = make(players, node.target, members, weight)
     source = node.args[0]
     return Entry(
         slots.index(node),
         keys[source] if source in keys else slots.index(source),
         source in keys,
-        table,
-        weight.t()[table],
+        columns,
+        weights,
     )
+
+
+def _of_columns(players, name, members, weight):
+    """Columns of each player of a stage, and what they weigh."""
+    owners = players.consumers[name]
+    columns = np.argsort(owners, kind="stable")
+    columns = columns[(owners[columns] >= 0) & members[owners[columns]]]
+    columns = columns.reshape(members.sum(), -1)
+    table = np.zeros((len(members), columns.shape[1]), dtype=np.int64)
+    table[members] = columns
+    table = torch.from_numpy(table).to(weight.device)
+    return table, weight[table]
+
+
+def _of_weights(players, name, members, weight):
+    """The column of each single weight of a stage, and its one weight in a row of 0."""
+    rows, columns = np.nonzero(players.weights[name] >= 0)
+    owners = players.weights[name][rows, columns]
+    own = members[owners]
+    rows, columns, owners = (
+        torch.from_numpy(x[own]).to(weight.device) for x in (rows, columns, owners)
+    )
+    table = columns.new_zeros(len(members), 1)
+    table[owners, 0] = columns
+    weights = weight.new_zeros(len(members), 1, weight.shape[1])
+    weights[owners, 0, rows] = weight[columns, rows]
+    return table, weights
 
 
 def _border(graph, behind):
@@ -212,13 +252,22 @@ def _works_in_place(rest):
     """Whether a traced module may change tensors that it made before."""
     for node in rest.graph.nodes:
         if node.op == "call_module":
-            works = getattr(rest.get_submodule(node.target), "inplace", False)
+            works = any(
+                map(_may_work_in_place, rest.get_submodule(node.target).modules())
+            )
         else:
             name = getattr(node.target, "__name__", node.target)
             works = name.endswith("_") or name == "setitem"
         if works or node.kwargs.get("inplace"):
             return True
     return False
+
+
+def _may_work_in_place(layer):
+    """Whether a layer says so, or does what nobody knows but who wrote it."""
+    known = type(layer).__module__.startswith("torch.nn")
+    known |= isinstance(layer, ColumnSelection)
+    return not known or getattr(layer, "inplace", False)
 
 
 def _agrees(divided, features, expected):

@@ -47,7 +47,8 @@ class CoalitionEvaluator(Game):
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Class indices 0, 1, ... or the values of a regression.
     players : str, list of (kind, layer) pairs or Players, default="neurons"
-        Who plays; see `skprune.networks.find_players`.
+        Who plays; see `skprune.networks.find_players`. Single weights and whole layers
+        are played by the batched backend.
     payoff : str or callable, default="accuracy"
         "accuracy", "smoothed_accuracy" (accuracy plus a twentieth of the true class's
         mean probability), "log_likelihood" (mean, in nats), "true_class_probability",

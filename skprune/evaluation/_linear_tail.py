@@ -27,6 +27,8 @@ def chain_fault(links, split, features):
     fault : str or None
     """
     feature, players = features[0], split.players
+    if players.weights or players.layers:
+        return "single weights or whole layers are players"
     if feature.ndim != 2 or feature.dtype not in (torch.float32, torch.float64):
         return (
             f"what its layers read is {feature.dtype} of shape {tuple(feature.shape)}, "

@@ -16,7 +16,7 @@ from skprune.exceptions import UnsupportedNetworkError
 from skprune.games import ReconstructionGame
 from skprune.networks import evaluating
 
-__all__ = ["LayerGames"]
+__all__ = ["LayerGames", "check_reconstructible"]
 
 _MEMORY = 2**29
 
@@ -45,9 +45,15 @@ class LayerGames:
     output_weight : float, default=1.0
         Variance of the outputs in a hidden layer's targets, where that of the next
         pre-activations is 1.
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If single weights or whole layers are players: nothing reads them.
     """
 
     def __init__(self, split, players, samples, task, ridge=1e-3, output_weight=1.0):
+        check_reconstructible(players)
         self.players, self.task = players, task
         self.ridge, self.output_weight = ridge, output_weight
         trace = trace_layers(split, samples)
@@ -192,6 +198,29 @@ class LayerGames:
         if self.task.kind != "multiclass":
             return outputs
         return outputs - outputs.mean(1, keepdim=True)
+
+
+def check_reconstructible(players):
+    """Refuse players that have no reconstruction game.
+
+    Parameters
+    ----------
+    players : Players
+        The players.
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If single weights or whole layers are players: they are no columns of what a
+        layer reads.
+    """
+    for kind, layers in (("weights", players.weights), ("layers", players.layers)):
+        if layers:
+            raise UnsupportedNetworkError(
+                f"players of kind {kind!r} ({list(layers)}) have no reconstruction "
+                "game, which is about what the next layer reads; use another payoff, "
+                "such as payoff='accuracy', or give neurons, filters or inputs alone."
+            )
 
 
 def _scaled(cross, variances, weight):

@@ -8,7 +8,7 @@ from skprune.evaluation._graph import rectified_layers
 from skprune.evaluation._moments import Moments, columns_of, rows_of, watch_layers
 from skprune.evaluation._samples import Samples
 from skprune.evaluation._trace import trace_layers
-from skprune.networks import evaluating
+from skprune.networks import evaluating, is_within
 
 __all__ = ["REPAIRS", "Repairer"]
 
@@ -27,7 +27,10 @@ class Repairer:
     Behind a ReLU only the positive part of a pre-activation matters: where the dense
     one is negative, any negative answer is as good, and the regression is repeated
     with its own negative answers as targets. Then the output layer is refitted on the
-    training targets, a convex problem that starts from the regression.
+    training targets, a convex problem that starts from the regression. Layers that read
+    no units that are players keep their weights, but for the output layer; one whose
+    single weights are players keeps them too, for a refit would give back those that
+    left.
 
     Parameters
     ----------
@@ -84,11 +87,14 @@ class Repairer:
         """
         if method not in REPAIRS:
             raise ValueError(f"method={method!r}; use 'none', 'output' or 'layers'.")
+        drop = self.players.leaving(~keep)
+        keep, left = ~drop, self.players.layers_in(drop)
         pruned = self.split.without(keep)
         with evaluating(pruned.rest), torch.no_grad():
             if method == "layers":
                 for name in self._trace.names:
-                    self._refit_layer(pruned, name, keep)
+                    if not is_within(name, left):
+                        self._refit_layer(pruned, name, keep)
             if method != "none" and self._trace.output is not None:
                 self._refit_output(pruned)
         return pruned

@@ -10,17 +10,23 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks import (
     ColumnSelection,
     call,
     evaluating,
+    is_within,
     map_tensors,
     remove_players,
     tensors_in,
 )
 
-__all__ = ["LayerTracer", "SplitModule", "has_side_effect", "split_module"]
+__all__ = [
+    "LayerTracer",
+    "SplitModule",
+    "has_side_effect",
+    "holds_any",
+    "split_module",
+]
 
 _TRACING = threading.Lock()
 _SOFTMAX_FUNCTIONS = {
@@ -108,8 +114,11 @@ class SplitModule:
         keep : ndarray of bool of shape (n_players,)
             Who stayed.
         """
-        gone = np.append(~keep, False)
-        for name in self.players.consumers:
+        drop = players.leaving(~keep)
+        gone, left = np.append(drop, False), players.layers_in(drop)
+        for name in self._refittable(rest):
+            if is_within(name, left):
+                continue
             source, target = self.layer_in(rest, name), self.layer_in(module, name)
             rows = slice(None)
             if name in players.producers and len(source.weight) != len(target.weight):
@@ -118,6 +127,20 @@ class SplitModule:
                 target.weight.copy_(source.weight[rows])
                 if target.bias is not None:
                     target.bias.copy_(source.bias[rows])
+
+    def _refittable(self, rest):
+        """Layers of a pruned rest whose weights a repair may have changed."""
+        readers = self.players.consumers
+        # One of the other Linear layers may give the outputs; the weights of those
+        # that do not are equal in both modules.
+        others = [
+            name
+            for name, layer in rest.named_modules()
+            if isinstance(layer, nn.Linear)
+            and name not in self.players.weights
+            and not is_within(name, readers)
+        ]
+        return [*readers, *others]
 
 
 def split_module(module, players, example_input, strip_softmax=True):
@@ -139,20 +162,10 @@ def split_module(module, players, example_input, strip_softmax=True):
     -------
     SplitModule
         A trivial one where `torch.fx` cannot trace the module.
-
-    Raises
-    ------
-    UnsupportedNetworkError
-        If single weights are players.
     """
-    if players.weights:
-        raise UnsupportedNetworkError(
-            "players of kind 'weights' cannot be played by CoalitionEvaluator yet; "
-            "play them with skprune.networks.masked, or give players of another kind."
-        )
     with evaluating(module), torch.no_grad():
         try:
-            graph = LayerTracer().trace(module)
+            graph = LayerTracer(players.layers).trace(module)
         except Exception:
             # Tracing runs the user's forward on proxies, which can fail in any way; the
             # whole module is then run for every coalition, slower and as correct.
@@ -164,7 +177,17 @@ def split_module(module, players, example_input, strip_softmax=True):
 
 
 class LayerTracer(fx.Tracer):
-    """Keeps our own layers whole, so that their names stay those of the module."""
+    """Keeps our own layers whole, so that their names stay those of the module.
+
+    Parameters
+    ----------
+    layers : iterable of str, default=()
+        Names of others that are kept whole too: those that are players.
+    """
+
+    def __init__(self, layers=()):
+        super().__init__()
+        self._layers = frozenset(layers)
 
     def trace(self, root, *args, **kwargs):
         # fx patches nn.Module for all threads while it traces.
@@ -183,9 +206,8 @@ class LayerTracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, module, qualified_name):
-        return isinstance(module, ColumnSelection) or super().is_leaf_module(
-            module, qualified_name
-        )
+        is_ours = isinstance(module, ColumnSelection) or qualified_name in self._layers
+        return is_ours or super().is_leaf_module(module, qualified_name)
 
 
 def _strip_softmax(graph, module):
@@ -215,14 +237,15 @@ def _cut(module, graph, players, logits):
     played = set()
     # A BatchNorm or PReLU works unit by unit, so nobody's absence changes it; only a
     # LayerNorm takes its statistics over the players present.
-    names = set(players.consumers) | {
+    names = {*players.consumers, *players.weights, *players.layers} | {
         name
         for name in players.normalizations
         if isinstance(module.get_submodule(name), nn.LayerNorm)
     }
     for node in graph.nodes:
         reads = any(parent in played for parent in node.all_input_nodes)
-        if reads or (node.op == "call_module" and node.target in names):
+        calls = node.op == "call_module" and holds_any(node.target, names)
+        if reads or calls:
             played.add(node)
     if not played:
         # A module that is itself the layer: there is nothing in front of it.
@@ -241,7 +264,8 @@ def _cut(module, graph, players, logits):
         if node not in played and node is not output:
             front_env[node] = front.node_copy(node, front_env.__getitem__)
     front.output([front_env[node] for node in border])
-    inner = _players_of_rest(players, {node.target for node in played})
+    parts = [node.target for node in played if node.op == "call_module"]
+    inner = _players_of_rest(players, parts)
     if inner is None:
         return None
     rest = fx.Graph()
@@ -254,6 +278,11 @@ def _cut(module, graph, players, logits):
     )
 
 
+def holds_any(target, names):
+    """Whether a part of a module is a layer of these names, or holds one."""
+    return any(is_within(name, [target]) for name in names)
+
+
 def has_side_effect(module, node):
     """Whether a node only changes in place what others read: no path leads from it."""
     if node.users or node.op in ("output", "placeholder", "get_attr"):
@@ -264,7 +293,7 @@ def has_side_effect(module, node):
     return name.endswith("_") or name == "setitem" or node.kwargs.get("inplace", False)
 
 
-def _players_of_rest(players, layers):
+def _players_of_rest(players, parts):
     """Players as the rest knows them, or None where the rest cannot be pruned alone.
 
     Units that the front makes are not removed there: what reads them selects. A unit
@@ -272,7 +301,7 @@ def _players_of_rest(players, layers):
     """
     outside = np.zeros(players.n_players + 1, dtype=bool)
     for name, owners in players.producers.items():
-        if name not in layers:
+        if not is_within(name, parts):
             outside[owners] = True
     outside[-1] = False
     selections = dict(players.selections)
@@ -287,10 +316,10 @@ def _players_of_rest(players, layers):
         return {
             name: np.where(outside[owners], -1, owners)
             for name, owners in owners_of_layers.items()
-            if name in layers
+            if is_within(name, parts)
         }
 
-    norms = {n: o for n, o in players.normalizations.items() if n in layers}
+    norms = {n: o for n, o in players.normalizations.items() if is_within(n, parts)}
     if any(outside[owners].any() for owners in norms.values()):
         return None
     return replace(
@@ -299,7 +328,9 @@ def _players_of_rest(players, layers):
         normalizations=norms,
         selections=selections,
         # A selection that went to the front is not there to be narrowed.
-        selected=frozenset(n for n in players.selected if n[:-1] + "0" in layers),
+        selected=frozenset(
+            n for n in players.selected if is_within(n[:-1] + "0", parts)
+        ),
     )
 
 

@@ -22,7 +22,8 @@ class LayerTrace:
     names : list of str
         Their names, in forward order.
     output : str or None
-        The Linear layer whose outputs are those of the module, if there is one.
+        The Linear layer whose outputs are those of the module, if there is one whose
+        single weights are no players.
     bytes_per_sample : int
         Bytes of what all of them read and give for one sample.
     """
@@ -55,11 +56,16 @@ def trace_layers(split, samples):
         read = columns_of(layer, inputs[:1]).numel() + output[:1].numel()
         size += read * output.element_size()
 
-    maps = [
+    players = split.players
+    maps = {
         name
-        for name in split.players.consumers
+        for name in players.consumers
         if is_linear_map(split.rest.get_submodule(name))
-    ]
+    } | {
+        name
+        for name, layer in split.rest.named_modules()
+        if isinstance(layer, nn.Linear) and name not in players.weights
+    }
     watched = watch_layers(split.rest, maps, see)
     with watched, evaluating(split.rest), torch.no_grad():
         result = split.run(next(samples.subset(2).batches())[0])
@@ -70,6 +76,7 @@ def trace_layers(split, samples):
         and result.ndim == 2
         and isinstance(split.rest.get_submodule(name), nn.Linear)
     ]
+    names = [name for name in names if name in players.consumers]
     return LayerTrace(names, last[0] if last else None, size)
 
 

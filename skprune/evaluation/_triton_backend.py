@@ -95,7 +95,8 @@ class TritonBackend:
         -------
         TritonBackend or None
             None with a `SkpruneWarning` where Linear layers on a GPU are in a row, and
-            still cannot be played; None in silence for any other module.
+            their units still cannot be played; None in silence for any other module,
+            and for single weights and whole layers.
 
         Raises
         ------
@@ -107,7 +108,8 @@ class TritonBackend:
             fault = "it plays Linear layers in a row, and means over samples"
             expected, backend = False, None
         else:
-            expected = features[0].device.type == "cuda"
+            units = not (split.players.weights or split.players.layers)
+            expected = units and features[0].device.type == "cuda"
             fault, backend = _fault(links, split, features), None
             if fault is None:
                 tail, offset = tail_of_chain(links, split, features, targets, payoff)

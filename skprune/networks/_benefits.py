@@ -6,6 +6,7 @@ import torch
 
 from skprune.networks._hooks import LayerHooks, channel_axis, run_with_weight
 from skprune.networks._inputs import call, evaluating
+from skprune.networks._players import refuse_layers
 from skprune.networks._thetas import PlayerParameters, squared_norms
 
 __all__ = ["contributions", "curvature_benefits", "weight_norms"]
@@ -33,6 +34,11 @@ def curvature_benefits(module, players, loss):
     tensor of shape (n_players,)
         In units of the loss.
 
+    Raises
+    ------
+    UnsupportedNetworkError
+        If whole layers are players.
+
     References
     ----------
     LeCun, Denker and Solla, "Optimal Brain Damage", 1989; Theis et al., "Faster gaze
@@ -51,6 +57,7 @@ def curvature_benefits(module, players, loss):
     >>> curvature_benefits(net, players, lambda: net(x).square().mean())[0]
     tensor(0.)
     """
+    refuse_layers(players, "curvature benefit")
     with evaluating(module), torch.enable_grad(), _Readings(module, players) as read:
         total = loss()
         outputs = [output for _, output in read.layers.values()]
@@ -81,7 +88,13 @@ def contributions(module, players, inputs):
     tensor of shape (n_players,)
         Standard deviation over the batch of what a player gives to each unit that reads
         it, root of the sum of squares over these units; of a single weight its size.
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If whole layers are players.
     """
+    refuse_layers(players, "contribution")
     with evaluating(module), torch.no_grad(), _Readings(module, players) as read:
         call(module, inputs)
     total = _zeros(module, players)
@@ -100,15 +113,15 @@ def contributions(module, players, inputs):
 def weight_norms(module, players):
     """Euclidean norm of the weights by which players are computed.
 
-    Biases do not count: they take in what constants left behind, which can be much in
-    neurons that are dead.
+    Of a whole layer, those of all parameters in it. Biases do not count: they take in
+    what constants left behind, which can be much in neurons that are dead.
 
     Parameters
     ----------
     module : torch.nn.Module
         The network in which `players` were found.
     players : Players
-        Neurons, filters or single weights.
+        Players of any kinds.
 
     Returns
     -------
@@ -116,7 +129,12 @@ def weight_norms(module, players):
         The magnitude of magnitude pruning.
     """
     parameters = PlayerParameters(module, players, biases=False)
-    return squared_norms(parameters.matrices()).sqrt()
+    squares = squared_norms(parameters.matrices())
+    for name, player in players.layers.items():
+        for own_name, parameter in module.get_submodule(name).named_parameters():
+            if own_name.rpartition(".")[-1] != "bias":
+                squares[player] += parameter.detach().square().sum()
+    return squares.sqrt()
 
 
 class _Readings(LayerHooks):

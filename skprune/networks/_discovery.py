@@ -1,11 +1,14 @@
 """find_players: from what the caller asks for to the players of a module."""
 
+from dataclasses import replace
+
 import numpy as np
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks._keystone import check_keystone
+from skprune.networks._layers import find_layers
 from skprune.networks._players import Players
 from skprune.networks._selection import is_selected
 from skprune.networks._support import check_supported
@@ -19,6 +22,7 @@ _LAYER_TYPE = {
     "filters": _ConvNd,
     "inputs": (nn.Linear, _ConvNd),
     "weights": (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    "layers": nn.Module,
 }
 
 
@@ -32,13 +36,14 @@ def find_players(module, example_input, players="neurons"):
     example_input : tensor, tuple of tensors or dict of tensors
         A batch that the network can read, on its device. A tuple is given as
         arguments, a dict as keywords.
-    players : {"neurons", "filters", "inputs", "weights"} or list of (kind, layer), \
-default="neurons"
+    players : {"neurons", "filters", "inputs", "weights", "layers"} or list of \
+(kind, layer), default="neurons"
         "neurons": units of all hidden Linear layers. "filters": of all
         convolutions. "inputs": the features that the first layer reads. "weights":
-        single weights of all Linear layers and convolutions. Or pairs such as
-        ``("neurons", "fc1")`` with names from ``module.named_modules()``. Units that
-        are added to the network's input, or reach its output, are no players.
+        single weights of all Linear layers and convolutions. "layers": whole layers,
+        see the notes. Or pairs such as ``("neurons", "fc1")`` with names from
+        ``module.named_modules()``, of any kinds side by side. Units that are added to
+        the network's input, or reach its output, are no players.
 
     Returns
     -------
@@ -49,11 +54,20 @@ default="neurons"
     ------
     ValueError
         If `players` names no kind or layer that there is, a layer of another kind,
-        the output layer, or the same units or weights twice; or if there is no
-        player.
+        the output layer, the same units or weights twice, or a layer that cannot be
+        left out; or if there is no player.
     UnsupportedNetworkError
         If the network holds a part that cannot be played, or if a masked forward
         pass is not that of the pruned network. The text names the layer.
+
+    Notes
+    -----
+    A whole layer that leaves is bypassed: it hands on what it reads. ``("layers",
+    name)`` may be any module that is called once, with one tensor, and gives one of the
+    same shape: a Linear layer, a convolution or a block of several layers. "layers"
+    alone takes the outermost ones that hold a Linear layer or a convolution. The units
+    that enter and leave such a layer are one player each, if they are players, and
+    units wholly inside it leave with it. What holds the output layer cannot leave.
 
     Examples
     --------
@@ -73,7 +87,12 @@ default="neurons"
     check_supported(module)
     scratch = copy_of(module).eval()
     trace = trace_units(scratch, example_input)
-    found = _Assembly(scratch, trace, pairs, asked=players).players()
+    layers = []
+    if labels := [label for kind, label in pairs if kind == "layers"]:
+        output_layer = trace.order[-1] if trace.order else None
+        layers = find_layers(scratch, example_input, labels, output_layer)
+        trace = trace_units(scratch, example_input, layers)
+    found = _Assembly(scratch, trace, pairs, layers, asked=players).players()
     check_keystone(module, scratch, found, example_input)
     return found
 
@@ -104,8 +123,9 @@ def _pairs_of(players):
 class _Assembly:
     """Puts players together from a trace and what was asked for."""
 
-    def __init__(self, module, trace, pairs, asked):
+    def __init__(self, module, trace, pairs, layers, asked):
         self.module, self.trace, self.asked = module, trace, asked
+        self.layers = layers
         self.label_of = {name: _label(module, name) for name in trace.order}
         self.name_of = {label: name for name, label in self.label_of.items()}
         chosen = set()
@@ -115,7 +135,7 @@ class _Assembly:
                 self.input_layers.append(self._input_layer(label))
             elif kind == "weights":
                 self.weight_layers |= set(self._layers_of(kind, label))
-            else:
+            elif kind != "layers":
                 chosen |= self._units_of(kind, label)
         self.chosen = chosen
 
@@ -148,8 +168,16 @@ class _Assembly:
                     number[root] = len(names) + len(first_unit)
                     first_unit[unit] = root
             add_group(label, len(first_unit), list(first_unit))
+        if self.layers:
+            # One group: of a group for each layer nobody could ever leave.
+            group_of += [len(groups)] * len(self.layers)
+            groups.append("layers")
+            names += self.layers
+        numbers = range(len(names) - len(self.layers), len(names))
+        layers = dict(zip(self.layers, numbers, strict=True))
         self._check_found(names)
-        return self._owned(number, names, groups, group_of, selections, weights)
+        players = self._owned(number, names, groups, group_of, selections, weights)
+        return replace(players, layers=layers)
 
     def _owned(self, number, names, groups, group_of, selections, weights):
         """Translate the labels of the trace into owners."""

@@ -11,6 +11,7 @@ import torch
 import torch_pruning
 from torch import nn
 
+from skprune.networks._hooks import LayerHooks
 from skprune.networks._inputs import call, map_tensors, tensors_in
 
 __all__ = ["InputTap", "NetworkGraph", "build_graph"]
@@ -47,7 +48,7 @@ class InputTap(nn.Module):
         return x * self.one
 
 
-def build_graph(module, example_input, passive_types):
+def build_graph(module, example_input, passive_types, joined=()):
     """Trace a module with torch-pruning.
 
     Parameters
@@ -58,6 +59,9 @@ def build_graph(module, example_input, passive_types):
         What it is run on.
     passive_types : tuple of type
         Layers that torch-pruning does not know and that shall be nodes too.
+    joined : iterable of torch.nn.Module, default=()
+        Parts of the module whose outputs depend on their inputs element by element
+        too, as in a residual sum.
 
     Returns
     -------
@@ -67,7 +71,10 @@ def build_graph(module, example_input, passive_types):
     outputs = []
 
     def forward(tapped, example_input):
-        outputs.extend(tapped(example_input))
+        # Hooked here and not before: torch-pruning's hooks have to come first, which
+        # take what a layer gives for the layer's node.
+        with _Joins(tapped, joined):
+            outputs.extend(tapped(example_input))
         if not outputs:
             raise ValueError("its output does not depend on a layer by autograd.")
         return outputs
@@ -86,6 +93,21 @@ def build_graph(module, example_input, passive_types):
         {node.grad_fn: node.module for node in graph.nodes},
         {parameter: name.removeprefix("module.") for parameter, name in names.items()},
     )
+
+
+class _Joins(LayerHooks):
+    """Ties what some layers give to what they read."""
+
+    def __init__(self, module, layers):
+        super().__init__(module)
+        for layer in layers:
+            self._join(layer)
+
+    def _join(self, layer):
+        given = []
+        # A copy: the layer may work in place on what it reads.
+        self._before(layer, lambda x: given.append(x.clone()), first=True)
+        self._after(layer, lambda _, output: torch.add(output, given.pop(), alpha=0))
 
 
 class _NodesOnly(torch_pruning.DependencyGraph):

@@ -47,8 +47,12 @@ class LayerHooks:
         """Take the hooks away, whatever happened."""
         self.close()
 
-    def _before(self, layer, function):
-        """Let a layer read ``function(x)`` for x, or x itself if that is None."""
+    def _before(self, layer, function, *, first=False):
+        """Let a layer read ``function(x)`` for x, or x itself if that is None.
+
+        The first one is asked before all hooks that are there, and sees what they do
+        not change yet.
+        """
 
         def change_input(_, args, kwargs):
             x = function(layer_input(args, kwargs))
@@ -57,7 +61,9 @@ class LayerHooks:
             return ((x, *args[1:]), kwargs) if args else (args, kwargs | {"input": x})
 
         change_input.is_mask = True
-        handle = layer.register_forward_pre_hook(change_input, with_kwargs=True)
+        handle = layer.register_forward_pre_hook(
+            change_input, with_kwargs=True, prepend=first
+        )
         self._handles.append(handle)
 
     def _after(self, layer, function):

@@ -15,7 +15,7 @@ __all__ = ["check_keystone"]
 
 
 def check_keystone(module, scratch, players, example_input):
-    """Compare a masked with a removed network on one coalition.
+    """Compare a masked with a removed network on a coalition or two.
 
     Parameters
     ----------
@@ -31,15 +31,31 @@ def check_keystone(module, scratch, players, example_input):
     Raises
     ------
     UnsupportedNetworkError
-        If they differ; the text names the groups that differ alone.
+        If they differ; the text names the groups or whole layers that differ alone.
     """
-    if _keystone_holds(scratch, players, _some_of(players), example_input):
+
+    def agree(drop, copy=None):
+        copy = copy_of(module).eval() if copy is None else copy
+        return _keystone_holds(copy, players, drop, example_input)
+
+    units, layers = _some_of(players), list(players.layers.values())
+    # Every layer is left out once, and there once with some of the units inside it.
+    drop, other = (units | _only(players, layers[start::2]) for start in (0, 1))
+    if agree(drop, scratch) and (not layers or agree(other)):
         return
-    blamed = []
-    for group, label in enumerate(players.groups):
-        drop = _some_of(players) & (players.group_of == group)
-        if not _keystone_holds(copy_of(module).eval(), players, drop, example_input):
-            blamed.append(label)
+    for name, number in players.layers.items():
+        if not agree(_only(players, [number])):
+            raise UnsupportedNetworkError(
+                f"Layer {name!r} cannot be left out: bypassing it gives another output "
+                "than putting an nn.Identity in its place. Something else in the "
+                "network depends on it: it may change in place what others read, or "
+                "keep a tensor that they use. Leave this layer out of players."
+            )
+    blamed = [
+        label
+        for group, label in enumerate(players.groups)
+        if not agree(units & (players.group_of == group))
+    ]
     raise UnsupportedNetworkError(
         f"The players of layer {', '.join(map(repr, blamed or players.groups))} cannot "
         "be removed: masking them gives another output than removing them. On their "
@@ -49,13 +65,19 @@ def check_keystone(module, scratch, players, example_input):
 
 
 def _some_of(players):
-    """Draw about half of each group, never all of it; always the same players."""
+    """Draw about half of each group of units, never all; always the same players."""
     rng = np.random.default_rng(0)
     drop = np.zeros(players.n_players, dtype=bool)
     for group in range(len(players.groups)):
         members = rng.permutation(np.flatnonzero(players.group_of == group))
         drop[members[: len(members) // 2]] = True
+    drop[list(players.layers.values())] = False
     return drop
+
+
+def _only(players, numbers):
+    """Mask of some players."""
+    return np.isin(np.arange(players.n_players), numbers)
 
 
 def _keystone_holds(scratch, players, drop, example_input):

@@ -18,7 +18,7 @@ def masked(module, players, keep, *, fill=None):
 
     Nothing of `module` but its forward hooks changes, and these are taken away at
     the end, also after an exception. A LayerNorm on the way takes its statistics
-    over the players present.
+    over the players present. A whole layer that is absent hands on what it reads.
 
     Parameters
     ----------
@@ -58,6 +58,8 @@ def masked(module, players, keep, *, fill=None):
         yield module
 
 
+# Weights that are masked at once for several coalitions.
+_MASKED_WEIGHTS = 2**20
 # Whole numbers as wide as floating point numbers of so many bytes.
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -79,7 +81,8 @@ class MaskedModule(LayerHooks):
     -----
     Absent units are replaced, not multiplied: one that is NaN or infinite reads as
     0 too, as in the network from which it was removed. A layer whose single weights
-    are players runs once more for each coalition, with that coalition's weights.
+    are players runs once more for each coalition, with that coalition's weights. A
+    whole layer that is absent runs too, and what it gives is replaced.
 
     Examples
     --------
@@ -112,6 +115,9 @@ class MaskedModule(LayerHooks):
             layer = module.get_submodule(name)
             if isinstance(layer, nn.LayerNorm):
                 self._hook_layer_norm(name, layer, owners)
+        # Last, so that nothing else changes what an absent layer hands on.
+        for name, player in players.layers.items():
+            self._hook_bypass(name, module.get_submodule(name), player)
 
     def set_masks(self, keep):
         """Change who is present.
@@ -195,13 +201,33 @@ class MaskedModule(LayerHooks):
             n_coalitions = len(coalitions)
             self._check_rows(name, x, n_coalitions)
             batches = x.unflatten(0, (n_coalitions, len(x) // n_coalitions))
-            outputs = [
-                run_with_weight(layer, batch, _zeroed(layer.weight, present[owners]))
-                for batch, present in zip(batches, coalitions, strict=True)
-            ]
-            return torch.cat(outputs)
+            return _run_each(layer, batches, coalitions, owners.to(x.device))
 
         self._after(layer, run_present)
+
+    def _hook_bypass(self, name, layer, player):
+        """Let a layer that is absent hand on what it reads."""
+        given = []
+
+        def keep_input(x):
+            given.clear()
+            if self._present is not None and not self._present[..., player].all():
+                # A copy: the layer may work in place on what it reads.
+                given.append(x.clone())
+
+        def hand_on(_, output):
+            if not given:
+                return None
+            x, present = given.pop(), self._present[..., player]
+            if not present.any():
+                return x
+            self._check_rows(name, x, len(present))
+            mask = present.to(x.device).reshape(-1, *(1,) * x.ndim)
+            output, x = (t.unflatten(0, (len(mask), -1)) for t in (output, x))
+            return torch.where(mask, output, x).flatten(0, 1)
+
+        self._before(layer, keep_input, first=True)
+        self._after(layer, hand_on)
 
     def _hook_layer_norm(self, name, layer, owners):
         """Take the statistics of a LayerNorm over the players present."""
@@ -257,6 +283,23 @@ class MaskedModule(LayerHooks):
                 f"multiple of {n_coalitions} rows; got {len(x)}. Repeat the batch once "
                 "for each coalition."
             )
+
+
+def _run_each(layer, batches, coalitions, owners):
+    """What a layer gives for each batch, with the weights of its coalition alone."""
+    weight = layer.weight if torch.is_grad_enabled() else layer.weight.detach()
+    if not isinstance(layer, nn.Linear) or batches.ndim < 3:
+        outputs = [
+            run_with_weight(layer, batch, _zeroed(weight, present[owners]))
+            for batch, present in zip(batches, coalitions, strict=True)
+        ]
+        return torch.cat(outputs)
+    outputs, step = [], max(1, _MASKED_WEIGHTS // weight.numel())
+    rows = batches.flatten(1, -2)
+    for own, present in zip(rows.split(step), coalitions.split(step), strict=True):
+        outputs.append(torch.bmm(own, _zeroed(weight, present[:, owners]).mT))
+    output = torch.cat(outputs).reshape(-1, *batches.shape[2:-1], len(weight))
+    return output if layer.bias is None else output + layer.bias
 
 
 def _zeroed(x, mask):

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from skprune.networks._hooks import LayerHooks, channel_axis, run_with_weight
+from skprune.networks._players import refuse_layers
 from skprune.networks._surgery import check_fits
 from skprune.networks._thetas import PlayerParameters
 
@@ -41,7 +42,8 @@ class Participation(LayerHooks):
     Raises
     ------
     ValueError
-        If `players` does not fit `module`, or `values` does not fit `players`.
+        If `players` does not fit `module`, `values` does not fit `players`, or whole
+        layers are players.
 
     See Also
     --------
@@ -70,6 +72,7 @@ class Participation(LayerHooks):
 
     def __init__(self, module, players, values=None):
         super().__init__(module)
+        refuse_layers(players, "participation (in EquilibriumPruner too)")
         check_fits(module, players)
         self.players = players
         self.is_open = False

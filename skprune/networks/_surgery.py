@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks._fill import check_fill, fill_shift
-from skprune.networks._players import as_player_mask
+from skprune.networks._players import is_within
 from skprune.networks._selection import ColumnSelection
 
 __all__ = [
@@ -31,7 +31,8 @@ def remove_players(module, players, drop, *, fill=None):
     players : Players
         From `find_players`, or from `Players.after_removal` for a pruned module.
     drop : bool ndarray of shape (n_players,)
-        True for the players that leave.
+        True for the players that leave; with layers, what is wholly inside them leaves
+        too (see `Players.leaving`).
     fill : dict of str to tensor of shape (n_columns,), optional
         Constants that players leave behind, such as their `column_means`: for layers
         of ``players.consumers``, one value for each column or channel. What the
@@ -43,13 +44,14 @@ def remove_players(module, players, drop, *, fill=None):
     torch.nn.Module
         A copy with smaller layers. Its parameters are new and carry no gradients;
         `requires_grad`, the training mode, the device and hooks stay as they were.
-        A layer that loses single weights keeps its shape: they are set to 0.
+        A layer that loses single weights keeps its shape: they are set to 0. A whole
+        layer that leaves is an ``nn.Identity``, and the names of all others stay.
 
     Raises
     ------
     ValueError
         If `drop` or `fill` does not fit `players`, if `players` does not fit
-        `module`, or if a layer would be left empty.
+        `module`, or if a layer that stays would be left empty.
 
     Notes
     -----
@@ -71,7 +73,7 @@ def remove_players(module, players, drop, *, fill=None):
       (2): Linear(in_features=2, out_features=2, bias=True)
     )
     """
-    drop = as_player_mask(drop, players.n_players, "drop")
+    drop = players.leaving(drop)
     _check_not_empty(players, drop)
     check_fits(module, players)
     fill = check_fill(fill, players)
@@ -126,19 +128,27 @@ def remove_rows(module, players, drop, tensors):
 
 def remove_in_place(module, players, drop, fill=None):
     """Remove players from a module that is ours; return it (its root may be new)."""
-    gone = np.append(drop, False)
-    for name, values in (fill or {}).items():
+    drop = players.leaving(drop)
+    gone, left = np.append(drop, False), players.layers_in(drop)
+    for name in left:
+        _bypass(module, name)
+
+    def there(owners_of_layers):
+        return [
+            pair for pair in owners_of_layers.items() if not is_within(pair[0], left)
+        ]
+
+    for name, values in there(fill or {}):
         absent = torch.from_numpy(gone[players.consumers[name]])
         _fold_in(module.get_submodule(name), values, absent)
-    for name, owners in players.weights.items():
+    for name, owners in there(players.weights):
         _zero_weights(module.get_submodule(name), torch.from_numpy(gone[owners]))
-    outputs = players.producers | players.normalizations
-    inputs = {n: o for n, o in players.consumers.items() if n not in players.selections}
-    for name, owners in outputs.items():
+    for name, owners in there(players.producers | players.normalizations):
         _keep_outputs(module.get_submodule(name), _positions(owners, gone))
-    for name, owners in inputs.items():
-        _keep_inputs(module.get_submodule(name), _positions(owners, gone))
-    for name, owners in players.selections.items():
+    for name, owners in there(players.consumers):
+        if name not in players.selections:
+            _keep_inputs(module.get_submodule(name), _positions(owners, gone))
+    for name, owners in there(players.selections):
         kept = _positions(owners, gone)
         if len(kept) < len(owners):
             module = _select_inputs(module, name, kept, name in players.selected)
@@ -163,16 +173,20 @@ def copy_of(module):
 
 
 def _check_not_empty(players, drop):
-    for group, label in enumerate(players.groups):
-        members = players.group_of == group
-        if members.any() and drop[members].all():
+    left = players.layers_in(drop)
+    only_layers = np.isin(range(players.n_players), [players.layers[n] for n in left])
+    # Of a group, those who have a part in layers that stay.
+    outside = ~players.leaving(only_layers)
+    for group, floor in enumerate(players.floors()):
+        members = outside & (players.group_of == group)
+        if floor and members.any() and drop[members].all():
             raise ValueError(
-                f"drop would leave layer {label!r} empty: all of its {members.sum()} "
-                "players would leave. Keep at least one of them."
+                f"drop would leave layer {players.groups[group]!r} empty: all of its "
+                f"{members.sum()} players would leave. Keep at least one of them."
             )
     gone = np.append(drop, False)
     for name, owners in (players.producers | players.consumers).items():
-        if gone[owners].all():
+        if not is_within(name, left) and gone[owners].all():
             raise ValueError(
                 f"drop would leave layer {name!r} empty: all of its {len(owners)} "
                 "units would leave. Keep at least one of them."
@@ -190,6 +204,13 @@ def check_fits(module, players):
         _check_size(module, name, size_of, n_units, what)
     for name, owners in players.weights.items():
         _check_size(module, name, _weight_shape, owners.shape, "weights")
+    names = dict(module.named_modules())
+    for name in players.layers:
+        if name not in names:
+            raise ValueError(
+                f"players does not fit module: it has no layer {name!r}. Call "
+                "find_players on this module, or players.after_removal(drop)."
+            )
 
 
 def _check_size(module, name, size_of, expected, what):
@@ -225,6 +246,14 @@ def _n_inputs(layer):
 
 def _weight_shape(layer):
     return tuple(layer.weight.shape)
+
+
+def _bypass(module, name):
+    """Put an identity in the place of a layer."""
+    parent_name, _, own_name = name.rpartition(".")
+    training = module.get_submodule(name).training
+    identity = nn.Identity().train(training)
+    setattr(module.get_submodule(parent_name), own_name, identity)
 
 
 def _fold_in(layer, values, absent):

@@ -12,7 +12,8 @@ class PlayerParameters:
 
     A neuron's or filter's are the weights and the bias of the rows that it owns, an
     input's the columns of the layer that reads it, a single weight's that weight. Of
-    a group of which some players own more rows than others, these have zeros.
+    a group of which some players own more rows than others, these have zeros. Whole
+    layers have none here: no two need have as many.
 
     Parameters
     ----------

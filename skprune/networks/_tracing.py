@@ -29,7 +29,7 @@ _REFUSED = (
 )
 
 
-def trace_units(module, example_input):
+def trace_units(module, example_input, layers=()):
     """Run a module once, and follow its units.
 
     Parameters
@@ -39,6 +39,9 @@ def trace_units(module, example_input):
         require gradients.
     example_input : tensor, tuple of tensors or dict of tensors
         What it is run on.
+    layers : iterable of str, default=()
+        Layers that may be left out, so that the units which enter them and those which
+        leave them have to be the same.
 
     Returns
     -------
@@ -61,7 +64,8 @@ def trace_units(module, example_input):
     ]
     try:
         with torch.enable_grad():
-            graph = build_graph(module, example_input, _REFUSED)
+            joined = [module.get_submodule(name) for name in layers]
+            graph = build_graph(module, example_input, _REFUSED, joined)
     except Exception as error:
         last = next((names[part] for part in reversed(calls) if names[part]), "")
         raise UnsupportedNetworkError(

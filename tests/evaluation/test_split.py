@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn import functional
 
 from skprune.evaluation import CoalitionEvaluator, split_module
-from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks import find_players, map_tensors, masked, remove_players
 
 
@@ -269,8 +268,12 @@ def test_a_module_that_is_one_layer_is_not_cut(zoo):
     assert game(np.ones((1, 6), bool))[0] == problem.net.score(problem.X, problem.y)
 
 
-def test_single_weights_are_refused(zoo):
-    module = zoo.mlp()
-    players = find_players(module, inputs(2, 6), "weights")
-    with pytest.raises(UnsupportedNetworkError, match=r"'weights' cannot be played"):
-        split_module(module, players, inputs(2, 6))
+@pytest.mark.parametrize("kind", ["weights", "layers"])
+def test_the_cut_is_in_front_of_the_layer_itself(zoo, kind):
+    module = zoo.mlp((6, 9, 9, 3))
+    x = inputs(5, 6)
+    split = cut(module, x, [(kind, "2")])[1]
+    (features,) = split.features(x)
+    torch.testing.assert_close(features, module[:2](x))
+    torch.testing.assert_close(split.run([features]), module(x))
+    assert getattr(split.players, kind).keys() == {"2"}

@@ -46,7 +46,7 @@ class Wired(nn.Module):
 @pytest.mark.parametrize(
     ("players", "message"),
     [
-        ("layers", "no kind 'layers'"),
+        ("layers", r"no players='layers': .*'4': it reads .*Build it"),
         ([("weights", "4"), ("neurons", "4")], "same weights twice: .* layer '4'"),
         ([("neuron", "4")], "no kind 'neuron'"),
         ([("neurons", "fc9")], r"'fc9' does not exist; .* \['4', '6'\]"),
