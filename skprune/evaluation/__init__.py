@@ -8,7 +8,8 @@ Triton (`_triton*`); for any module `_batched`, which reruns stages of it (`_div
 moments (`_moments`), `_repair` refits survivors in closed form, `_transplant` puts a
 module back into a skorch net, `_uncertainty` finds the critical size, `_baselines`
 gives scores that need no game. For training there are `_batches` and `_sparse_rows`
-(samples as tensors), `_mlp` and `_sample_weights`.
+(samples as tensors), `_mlp`, `_sample_weights` and `_sized_nets`, skorch nets that take
+their widths from the data.
 """
 
 from skprune.evaluation._baselines import (
@@ -18,12 +19,24 @@ from skprune.evaluation._baselines import (
     weight_norm_scores,
 )
 from skprune.evaluation._batched import BLOCK_SIZE
-from skprune.evaluation._batches import Batch, TensorBatches, row_numbers
+from skprune.evaluation._batches import (
+    Batch,
+    TensorBatches,
+    cut_batches,
+    row_numbers,
+)
 from skprune.evaluation._data import first_rows, net_targets, take_rows
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
-from skprune.evaluation._mlp import ACTIVATIONS, build_mlp
+from skprune.evaluation._mlp import (
+    ACTIVATIONS,
+    build_mlp,
+    device_named,
+    is_mlp,
+    mlp_classifier,
+    mlp_regressor,
+)
 from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
-from skprune.evaluation._reconstruction import LayerGames
+from skprune.evaluation._reconstruction import LayerGames, check_reconstructible
 from skprune.evaluation._repair import REPAIRS, Repairer
 from skprune.evaluation._sample_weights import weighted_samples
 from skprune.evaluation._samples import Samples, played_payoff, sample_logits
@@ -31,6 +44,7 @@ from skprune.evaluation._sparse_rows import SparseRows, store_by_column
 from skprune.evaluation._split import SplitModule, split_module
 from skprune.evaluation._trace import last_linear
 from skprune.evaluation._transplant import (
+    adapts,
     adopt_training,
     check_shrinkable,
     learns,
@@ -63,14 +77,21 @@ __all__ = [
     "Task",
     "TensorBatches",
     "UncertaintyBands",
+    "adapts",
     "adopt_training",
     "build_mlp",
     "check_net",
+    "check_reconstructible",
     "check_shrinkable",
     "critical_size",
+    "cut_batches",
+    "device_named",
     "first_rows",
+    "is_mlp",
     "last_linear",
     "learns",
+    "mlp_classifier",
+    "mlp_regressor",
     "net_targets",
     "optimizers_of",
     "played_payoff",

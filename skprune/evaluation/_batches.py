@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from skprune.evaluation._sparse_rows import SparseRows
 
-__all__ = ["Batch", "TensorBatches", "row_numbers"]
+__all__ = ["Batch", "TensorBatches", "cut_batches", "row_numbers"]
 
 
 class Batch(tuple):
@@ -127,6 +127,28 @@ class TensorBatches:
         batch = Batch(pair)
         batch.rows = rows
         return batch
+
+
+def cut_batches(net):
+    """Let a net cut its batches from tensors wherever it has skorch's own iterator.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        A net; its iterators are set, unless it brings others or gives them options.
+
+    Returns
+    -------
+    net : skorch.NeuralNet
+        The same net.
+    """
+    params = net.get_params(deep=False)
+    for name in ("iterator_train", "iterator_valid"):
+        own = {key for key in params if key.startswith(f"{name}__")}
+        if params[name] is DataLoader and own <= {f"{name}__shuffle"}:
+            # skorch's set_params refuses this of a net that is initialized.
+            setattr(net, name, TensorBatches)
+    return net
 
 
 def row_numbers(dataset):

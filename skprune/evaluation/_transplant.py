@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from contextlib import suppress
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from sklearn.base import clone
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Callback, LRScheduler
 
 from skprune.evaluation._data import net_targets
 from skprune.exceptions import UnsupportedNetworkError
 from skprune.networks import remove_players, remove_rows
 
 __all__ = [
+    "adapts",
     "adopt_training",
     "check_shrinkable",
     "learns",
@@ -24,6 +26,19 @@ __all__ = [
     "transplant",
     "twin_of",
 ]
+
+
+_ADAPTIVE = (
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+)
+# What the rate of an adaptive optimizer may be raised to in retraining, and how it
+# grows as a network narrows: chosen on validation images of MNIST, held on tables.
+_HIGHEST_RATE, _GROWTH = 0.01, 1.5
 
 
 def transplant(net, module):
@@ -158,6 +173,11 @@ def adopt_training(net, other):
         mine.state = its.state
 
 
+def adapts(optimizer):
+    """Whether an optimizer scales steps by past gradients, so that rates are sizes."""
+    return isinstance(optimizer, _ADAPTIVE)
+
+
 def learns(criterion):
     """Whether a criterion has parameters of its own, which the optimizer trains."""
     return isinstance(criterion, torch.nn.Module) and any(
@@ -206,7 +226,7 @@ def _carry(optimizer, module, players, drop, names, parameters):
         group["params"] = [successor(p) for p in group["params"]]
 
 
-def retrain(net, X, y, epochs):
+def retrain(net, X, y, epochs, players=None, narrowing=1.0):
     """Train a transplanted net for some more epochs.
 
     Parameters
@@ -217,11 +237,23 @@ def retrain(net, X, y, epochs):
         Training data, as the net is fitted on.
     epochs : int
         Number of epochs.
+    players : Players, default=None
+        Players of the net's module: single weights of them that left stay 0.
+    narrowing : float, default=1.0
+        How many times as many players the network had for which the learning rate was
+        chosen. A narrower one bears higher rates: that of an adaptive optimizer grows
+        by its power of 1.5, up to 0.01, unless the net has a schedule of its own.
 
     Returns
     -------
     net : skorch.NeuralNet
         The same net.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user interrupts the training. What a callback of the net raises, such as
+        EarlyStopping, only ends it.
 
     Notes
     -----
@@ -233,12 +265,13 @@ def retrain(net, X, y, epochs):
     trained_on, _ = net.get_split_datasets(X, y)
     n_batches = len(net.get_iterator(trained_on, training=True)) * epochs
     warm_up = max(1, n_batches // 10)
+    peak = _peak(net, narrowing)
 
     def rate(batch):
         if batch < warm_up:
-            return (batch + 1) / warm_up
+            return peak * (batch + 1) / warm_up
         left = (batch - warm_up) / max(1, n_batches - warm_up)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
+        return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, left)))
 
     has_schedule = any(isinstance(part, LRScheduler) for _, part in net.callbacks_)
     old = net.callbacks_
@@ -261,9 +294,12 @@ def retrain(net, X, y, epochs):
                 "the sizes before pruning; set retrain_epochs=0, or give the net fixed "
                 "sizes and no such callback."
             )
-        # How skorch's callbacks, such as EarlyStopping, end a training.
-        with suppress(KeyboardInterrupt):
-            net.fit_loop(X, y, epochs=epochs)
+        with _zeros_held(net.module_, players):
+            try:
+                net.fit_loop(X, y, epochs=epochs)
+            except KeyboardInterrupt as stop:
+                if not _is_from_callback(stop):
+                    raise
         net.notify("on_train_end", X=X, y=y)
     finally:
         net.callbacks_ = old
@@ -274,3 +310,37 @@ def retrain(net, X, y, epochs):
             ):
                 group["lr"] = rate_before
     return net
+
+
+def _peak(net, narrowing):
+    """The highest rate of a retraining, where that of the net is 1."""
+    optimizers = optimizers_of(net)
+    if not all(map(adapts, optimizers)):
+        return 1.0
+    own = max(group["lr"] for part in optimizers for group in part.param_groups)
+    return max(1.0, min(narrowing**_GROWTH, _HIGHEST_RATE / max(float(own), 1e-12)))
+
+
+def _is_from_callback(stop):
+    """Whether an exception was raised by a callback itself: how they end a training."""
+    trace = stop.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return isinstance(trace.tb_frame.f_locals.get("self"), Callback)
+
+
+@contextmanager
+def _zeros_held(module, players):
+    """Single weights that left have no gradient: no new optimizer moves them."""
+    handles = []
+    for name, owners in ({} if players is None else players.weights).items():
+        weight = module.get_submodule(name).weight
+        left = torch.from_numpy(owners < 0).to(weight.device)
+        if weight.requires_grad and left.any():
+            hook = partial(torch.Tensor.masked_fill, mask=left, value=0)
+            handles.append(weight.register_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -27,6 +27,8 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier
 from skprune.evaluation import (
     check_net,
     first_rows,
+    is_mlp,
+    mlp_classifier,
     net_targets,
     take_rows,
     task_of,
@@ -50,7 +52,9 @@ def _classifies(pruner):
 
 
 def _net_of(estimator):
-    """The skorch net, out of a `FrozenEstimator` where it is in one."""
+    """The skorch net: the default one, or out of a `FrozenEstimator`."""
+    if estimator is None:
+        return mlp_classifier()
     frozen = isinstance(estimator, FrozenEstimator)
     return estimator.estimator if frozen else estimator
 
@@ -202,12 +206,13 @@ class BasePruner(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         """Tags that follow the net."""
         tags = super().__sklearn_tags__()
-        net = _net_of(getattr(self, "estimator", None))
+        net = _net_of(self.estimator) if hasattr(self, "estimator") else None
         if isinstance(net, NeuralNet):
             own = get_tags(net)
             tags.estimator_type = own.estimator_type
             tags.classifier_tags = own.classifier_tags
             tags.regressor_tags = own.regressor_tags
+            tags.target_tags.multi_output = own.estimator_type == "regressor"
         tags.input_tags.sparse = True
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = []
@@ -275,14 +280,19 @@ class BasePruner(TransformerMixin, BaseEstimator):
             net.fit(data.X, net_targets(net, data.y))
         return net
 
+    def _fresh_net(self, data):
+        """A clone of the net, which knows its widths where it takes them from data."""
+        net = clone(self._checked_net()[0])
+        return net.sized_for(data.X, data.y) if hasattr(net, "sized_for") else net
+
     @contextmanager
-    def _seeded(self):
-        """Torch draws by `random_state`, and as before afterwards."""
+    def _seeded(self, seed=None):
+        """Torch draws by `random_state`, or by a seed from it, and then as before."""
         if self.random_state is None:
             yield
             return
         with _forked_rng():
-            torch.manual_seed(self._seed())
+            torch.manual_seed(self._seed() if seed is None else seed)
             yield
 
     def _seed(self):
@@ -301,7 +311,10 @@ class BasePruner(TransformerMixin, BaseEstimator):
         net, frozen = self._checked_net()
         try:
             with _forked_rng():
-                net = with_own_module(net) if frozen else clone(net).initialize()
+                if frozen:
+                    net = with_own_module(net)
+                else:
+                    net = self._fresh_net(data).initialize()
             example = first_rows(net, data.X)
             with evaluating(net.module_), torch.no_grad():
                 outputs = tensors_in(call(net.module_, example))[0]
@@ -386,8 +399,20 @@ class BasePruner(TransformerMixin, BaseEstimator):
         return getattr(self._answering_net(), method)(self._checked(X))
 
     def _answering_net(self):
-        """The net that predicts."""
-        return self.estimator_
+        """The net that predicts, for a perceptron in double precision.
+
+        What a row gets then does not depend on the others: in single precision, other
+        sums in batches of other sizes change the seventh digit. On a GPU double
+        precision is slow, and is not used; other modules may not be able to.
+        """
+        net = self.estimator_
+        if torch.device(net.device).type != "cpu" or not is_mlp(net.module_):
+            return net
+        twin = with_own_module(net)
+        twin.module_.double().register_forward_pre_hook(
+            lambda _, args: (args[0].double(),)
+        )
+        return twin
 
 
 @contextmanager
@@ -437,7 +462,7 @@ def _checked_classes(known):
 def _input_types(net):
     """Precision of a net's module, and whether it looks its inputs up in a table."""
     module = net.module_ if net.initialized_ else net.module
-    if isinstance(module, type):
+    if not isinstance(module, torch.nn.Module):
         try:
             with _forked_rng():
                 module = clone(net).initialize().module_

@@ -131,6 +131,11 @@ def split_data(
         )
     n = len(y)
     counts = np.unique(y, return_counts=True)[1] if is_classifier else np.array([n])
+    if n < 2:
+        raise ValueError(
+            f"n_samples={n}: networks cannot be judged by less than two samples; give "
+            "more, or pass X_val and y_val."
+        )
     n_classes = len(counts)
     n_val = max(n_classes, round(fraction * n))
     if n - n_val < n_classes or counts.min() < 2:
@@ -148,9 +153,11 @@ def split_data(
         random_state=seed,
         stratify=y if is_classifier else None,
     )
-    held = _with_every_class(y, train, held) if is_classifier else held
-    train = np.setdiff1d(train, held)
-    held = np.sort(held)
+    if is_classifier:
+        held = _with_every_class(y, held, train)
+        train = _with_every_class(y, np.setdiff1d(np.arange(n), held), held)
+    train = np.sort(train)
+    held = np.setdiff1d(np.arange(n), train)
     X_val, y_val = take_rows(X, held), y[held]
     X_game, y_game = (X, y) if frozen else (X_val, y_val)
     weights = None if sample_weight is None else sample_weight[train]
@@ -158,11 +165,11 @@ def split_data(
     return FitData(X, y, X_val, y_val, X_game, y_game, weights)
 
 
-def _with_every_class(y, train, held):
-    """Move a sample of each class that is missing into the hold-out."""
-    missing = np.setdiff1d(y[train], y[held])
-    moved = [train[y[train] == label][0] for label in missing]
-    return np.concatenate([held, np.array(moved, dtype=held.dtype)])
+def _with_every_class(y, part, other):
+    """Rows of a part, and one of each class that only the other part has."""
+    missing = np.setdiff1d(y[other], y[part])
+    moved = [other[y[other] == label][0] for label in missing]
+    return np.concatenate([part, np.array(moved, dtype=part.dtype)])
 
 
 def _check_validation(y, y_val, is_classifier):

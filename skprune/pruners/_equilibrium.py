@@ -18,6 +18,7 @@ from skorch.callbacks import EarlyStopping, LRScheduler
 
 from skprune.evaluation import (
     CoalitionEvaluator,
+    adapts,
     check_shrinkable,
     first_rows,
     last_linear,
@@ -51,14 +52,6 @@ __all__ = ["MARKET_CONSTRAINTS", "BaseEquilibriumPruner"]
 # The rate of the fine-tuning at its peak grows with the square root of how much the
 # network narrowed, as the scale of its activations allows, up to this factor.
 _HIGHEST_PEAK = 7.0
-_ADAPTIVE = (
-    torch.optim.Adam,
-    torch.optim.AdamW,
-    torch.optim.Adamax,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-    torch.optim.RMSprop,
-)
 # Samples on which scores and leave-one-out gains are taken in the end.
 _N_SCORED = 2048
 # Samples times players of the leave-one-out gains, at most but for very wide networks.
@@ -264,7 +257,7 @@ class BaseEquilibriumPruner(BasePruner):
         begin, end = _PERIODS[rules.counts is None]
         if not isinstance(self.removal_period, str):
             begin, end = self.removal_period
-        highest = _HIGHEST_PEAK if isinstance(net.optimizer_, _ADAPTIVE) else 1.0
+        highest = _HIGHEST_PEAK if adapts(net.optimizer_) else 1.0
         return Course(n_batches * net.max_epochs, begin, end, highest, _RIVALRY)
 
     def _stopping(self, play):

@@ -14,8 +14,7 @@ from skorch import NeuralNetClassifier
 from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 
-from skprune.evaluation import ACTIVATIONS, TensorBatches, build_mlp
-from skprune.pruners._base import with_own_module
+from skprune.evaluation import ACTIVATIONS, TensorBatches, build_mlp, device_named
 from skprune.pruners._equilibrium import MARKET_CONSTRAINTS, BaseEquilibriumPruner
 
 __all__ = ["BaseEquilibriumMLP", "EquilibriumPrunedMLP"]
@@ -115,7 +114,7 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
         X, y, X_val, y_val = self._validated(X, y, X_val, y_val, _labels)
         sizes = self._sizes()
         self._check_period()
-        self._device()
+        device_named(self.device)
         self._counts(sizes, np.minimum(sizes, self.min_per_layer))
         return self._split(X, y, sample_weight, X_val, y_val)
 
@@ -163,7 +162,7 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
             iterator_valid=TensorBatches,
             train_split=split,
             callbacks=self._callbacks(),
-            device=self._device(),
+            device=device_named(self.device),
             verbose=0,
         ).initialize()
 
@@ -183,34 +182,8 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
     def _callbacks(self):
         return None if self.net_callbacks is None else list(self.net_callbacks)
 
-    def _device(self):
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            return torch.device(self.device)
-        except RuntimeError as error:
-            raise ValueError(
-                f"device={self.device!r} is none that torch knows; use 'auto', 'cpu', "
-                "'cuda' or 'cuda:0'."
-            ) from error
-
     def _player_kinds(self):
         return "neurons"
-
-    def _answering_net(self):
-        """The net in double precision: what a row gets does not depend on the others.
-
-        In single precision, other sums in batches of other sizes change the seventh
-        digit. On a GPU double precision is slow, and is not used.
-        """
-        net = self.estimator_
-        if torch.device(net.device).type != "cpu":
-            return net
-        twin = with_own_module(net)
-        twin.module_.double().register_forward_pre_hook(
-            lambda _, args: (args[0].double(),)
-        )
-        return twin
 
 
 class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods
 from skorch.dataset import Dataset
 from skorch.helper import predefined_split
-from torch.utils.data import DataLoader
 
-from skprune.evaluation import TensorBatches, first_rows, net_targets
+from skprune.evaluation import cut_batches, first_rows, net_targets
 from skprune.networks import evaluating, find_players
 from skprune.pruners._equilibrium import MARKET_CONSTRAINTS, BaseEquilibriumPruner
 
@@ -24,12 +22,12 @@ class EquilibriumPruner(BaseEquilibriumPruner):
 
     Parameters
     ----------
-    estimator : skorch.NeuralNet
+    estimator : skorch.NeuralNet, default=None
         A classifier or regressor, which is cloned and trained for its `max_epochs`.
-        Unless it has a schedule of its own, a third of its learning rate is taken
-        before the removals and five thirds during them; then, with an adaptive
-        optimizer, it is multiplied by the square root of how much the network narrowed
-        (at most 7), and falls to 0 along a cosine.
+        None is `skprune.mlp_classifier()`. Unless it has a schedule of its own, a third
+        of its learning rate is taken before the removals and five thirds during them;
+        then, with an adaptive optimizer, it is multiplied by the square root of how
+        much the network narrowed (at most 7), and falls to 0 along a cosine.
     n_players_to_keep : int, float, array-like of int or None, default=None
         Players of the pruned network: a number or a fraction, shared out in proportion
         to the widths, or one number for each layer. None: those who want to stay at a
@@ -162,7 +160,7 @@ class EquilibriumPruner(BaseEquilibriumPruner):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "estimator": [HasMethods(["fit", "predict"])],
+        "estimator": [HasMethods(["fit", "predict"]), None],
         "players": [str, list, tuple],
         **MARKET_CONSTRAINTS,
     }
@@ -240,12 +238,7 @@ class EquilibriumPruner(BaseEquilibriumPruner):
 
     def _new_net(self, data):
         """A clone, with batches cut from tensors and our validation set."""
-        net = clone(self._unfrozen_net())
-        params = net.get_params(deep=False)
-        for name in ("iterator_train", "iterator_valid"):
-            own = {key for key in params if key.startswith(f"{name}__")}
-            if params[name] is DataLoader and own <= {f"{name}__shuffle"}:
-                net.set_params(**{name: TensorBatches})
+        net = cut_batches(self._fresh_net(data))
         if data.X_val is not data.X:
             held_out = Dataset(data.X_val, net_targets(net, data.y_val))
             net.set_params(train_split=predefined_split(held_out))

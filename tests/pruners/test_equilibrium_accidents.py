@@ -401,11 +401,10 @@ def test_players_that_are_none(data, players):
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (None, "estimator"),
         (mlp(), "estimator"),
         (NeuralNet(mlp(), criterion=nn.MSELoss), "neither a classifier"),
     ],
-    ids=["none", "module", "bare net"],
+    ids=["module", "bare net"],
 )
 def test_what_is_no_estimator(data, estimator, message):
     with pytest.raises((ValueError, TypeError), match=message):

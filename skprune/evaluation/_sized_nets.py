@@ -1,0 +1,193 @@
+"""Skorch nets that take the widths of their module from the data, in `fit`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch.utils import to_numpy
+from torch import nn
+
+__all__ = ["SizedNetClassifier", "SizedNetRegressor"]
+
+
+class _SizedByData:
+    """Builds its module for the widths of the data that it is fitted on.
+
+    `module` is a function or class that takes ``n_inputs``, ``n_outputs`` and
+    ``is_sparse``, beside what the ``module__`` parameters say. Where it is a module
+    already, as after pruning, nothing of this happens.
+    """
+
+    def sized_for(self, X, y):
+        """Take the widths of the module from data, before `initialize`.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Samples; any rows of them will do.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets, with the highest class among them.
+
+        Returns
+        -------
+        self : skorch.NeuralNet
+
+        Raises
+        ------
+        ValueError
+            If X is no table, or y holds no class indices where it has to.
+        """
+        shape = () if _is_opaque(X) else np.shape(X)
+        if len(shape) != 2:
+            raise ValueError(
+                f"X must be a table of shape (n_samples, n_features) to take the "
+                f"number of inputs from; got {type(X).__name__} of shape {shape}."
+            )
+        self.widths_ = {
+            "n_inputs": shape[1],
+            "n_outputs": self._count_outputs(y),
+            "is_sparse": sparse.issparse(X),
+        }
+        return self
+
+    def initialize_module(self):
+        """Build the module, refused before its widths are known."""
+        if not (isinstance(self.module, nn.Module) or hasattr(self, "widths_")):
+            raise ValueError(
+                f"{type(self).__name__} takes its numbers of inputs and outputs from "
+                "the data: call fit(X, y), or sized_for(X, y) before initialize()."
+            )
+        return super().initialize_module()
+
+    def get_params_for(self, prefix):
+        """Arguments of a part of the net; those of the module with its widths."""
+        params = super().get_params_for(prefix)
+        if prefix != "module" or isinstance(self.module, nn.Module):
+            return params
+        return {**getattr(self, "widths_", {}), **params}
+
+    def fit(self, X, y, **fit_params):
+        """Build the module for the data, and train it.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class indices (0, 1, ...), or values.
+        **fit_params : dict
+            See `skorch.NeuralNet.fit`.
+
+        Returns
+        -------
+        self : skorch.NeuralNet
+        """
+        if not (self.warm_start and self.initialized_):
+            self._size(X, y)
+        return super().fit(X, y, **fit_params)
+
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """Train on; build the module first where there is none yet.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Training samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Class indices (0, 1, ...), or values.
+        classes : array-like of int, default=None
+            All class indices, where the first samples do not have all of them.
+        **fit_params : dict
+            See `skorch.NeuralNet.partial_fit`.
+
+        Returns
+        -------
+        self : skorch.NeuralNet
+        """
+        if not self.initialized_:
+            self._size(X, y if classes is None else classes)
+        # skorch knows no lists.
+        y = None if y is None else self._as_targets(y)
+        return super().partial_fit(X, y, classes, **fit_params)
+
+    def get_dataset(self, X, y=None):
+        """The data as the module reads them: in single precision.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or torch.utils.data.Dataset
+            Samples.
+        y : array-like, default=None
+            Class indices, or values.
+
+        Returns
+        -------
+        dataset : torch.utils.data.Dataset
+        """
+        if not _is_opaque(X):
+            X = _in_single_precision(X)
+            y = None if y is None else self._as_targets(y)
+        return super().get_dataset(X, y)
+
+    def _size(self, X, y):
+        """Take the widths, where the module is still to be built."""
+        if not isinstance(self.module, nn.Module):
+            self.sized_for(X, y)
+
+
+class SizedNetClassifier(_SizedByData, NeuralNetClassifier):
+    """Classifier whose module takes its widths from the data, see `mlp_classifier`."""
+
+    def _count_outputs(self, y):
+        known = y if self.classes is None else self.classes
+        return int(self._as_targets(known).max()) + 1
+
+    def _as_targets(self, y):
+        y = _as_array(y)
+        is_index = y.ndim == 1 and y.dtype.kind in "biu" and len(y) and y.min() >= 0
+        if not is_index:
+            raise ValueError(
+                f"y must hold one class index (0, 1, ...) for each sample; got dtype "
+                f"{y.dtype} and shape {y.shape}. A pruner around this net takes any "
+                "labels; else encode them, by sklearn.preprocessing.LabelEncoder."
+            )
+        return y.astype(np.int64, copy=False)
+
+
+class SizedNetRegressor(_SizedByData, NeuralNetRegressor):
+    """Regressor whose module takes its widths from the data, see `mlp_regressor`."""
+
+    def __sklearn_tags__(self):
+        """Tags of a regressor that may predict several outputs."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _count_outputs(self, y):
+        return self._as_targets(y).shape[1]
+
+    def _as_targets(self, y):
+        y = _as_array(y).astype(np.float32, copy=False)
+        # One column, that the squared error is not taken between all pairs of samples.
+        return y.reshape(len(y), -1)
+
+
+def _is_opaque(X):
+    """Whether X is no table, but what skorch reads sample by sample or by name."""
+    return isinstance(X, (dict, torch.utils.data.Dataset))
+
+
+def _as_array(y):
+    """Targets as an array."""
+    return to_numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y)
+
+
+def _in_single_precision(X):
+    """A table as a float32 array, tensor or CSR matrix."""
+    if isinstance(X, torch.Tensor):
+        return X.float()
+    if sparse.issparse(X):
+        return sparse.csr_matrix(X, dtype=np.float32)
+    return np.asarray(X, dtype=np.float32)
