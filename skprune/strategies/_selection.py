@@ -1,18 +1,11 @@
-"""Scores in, masks out: who stays, or who leaves now."""
+"""Scores in, masks out: who stays, with a floor in every group."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "below_share",
-    "bottom",
-    "bucket",
-    "check_groups",
-    "keep_best",
-    "scaled_split",
-]
+__all__ = ["check_groups", "group_floors", "keep_best", "rank", "scaled_split"]
 
 
 def keep_best(
@@ -76,105 +69,6 @@ def keep_best(
     rest = best_first[~keep[best_first]]
     keep[rest[: n_keep - keep.sum()]] = True
     return keep
-
-
-def bottom(
-    values: ArrayLike, n: int, *, ties: ArrayLike | None = None
-) -> NDArray[np.bool_]:
-    """The `n` worst players leave: SVbottom(k).
-
-    Parameters
-    ----------
-    values : array-like of shape (n_players,)
-        Scores, larger is better.
-    n : int
-        Number of players that leave.
-    ties : array-like of shape (n_players,), default=None
-        Decides among equal scores, as in `keep_best`.
-
-    Returns
-    -------
-    leave : ndarray of bool of shape (n_players,)
-        True for the players that leave.
-
-    Examples
-    --------
-    >>> from skprune.strategies import bottom
-    >>> bottom([0.3, 0.1, 0.2], 2)
-    array([False,  True,  True])
-    """
-    values = np.asarray(values, dtype=np.float64)
-    leave = np.zeros(values.size, dtype=bool)
-    leave[rank(values, ties)[:n]] = True
-    return leave
-
-
-def below_share(
-    values: ArrayLike, factor: float = 0.5, *, ties: ArrayLike | None = None
-) -> NDArray[np.bool_]:
-    """Players worth less than `factor` times the average leave: SVbottom(p).
-
-    Parameters
-    ----------
-    values : array-like of shape (n_players,)
-        Scores, larger is better.
-    factor : float, default=0.5
-        Share of the mean score below which a player leaves.
-    ties : array-like of shape (n_players,), default=None
-        Decides among equal scores, as in `keep_best`.
-
-    Returns
-    -------
-    leave : ndarray of bool of shape (n_players,)
-        True for the players that leave; the worst one where no score is below or the
-        scores do not sum to a positive number. Of several players the best one stays,
-        whatever the factor.
-
-    Examples
-    --------
-    >>> from skprune.strategies import below_share
-    >>> below_share([0.1, 0.5, 0.2, 0.4])
-    array([ True, False, False, False])
-    """
-    values = np.asarray(values, dtype=np.float64)
-    below = int((values < factor * values.mean()).sum()) if values.sum() > 0 else 0
-    return bottom(values, max(1, min(below, values.size - 1)), ties=ties)
-
-
-def bucket(
-    values: ArrayLike, amount: float = 0.2, *, ties: ArrayLike | None = None
-) -> NDArray[np.bool_]:
-    """The longest run of worst players worth less than `amount` leaves: SVbucket(p).
-
-    Parameters
-    ----------
-    values : array-like of shape (n_players,)
-        Scores, larger is better; divide by their sum to make `amount` a share.
-    amount : float, default=0.2
-        What the leaving players may be worth together.
-    ties : array-like of shape (n_players,), default=None
-        Decides among equal scores, as in `keep_best`.
-
-    Returns
-    -------
-    leave : ndarray of bool of shape (n_players,)
-        True for the players that leave; the worst one where none qualifies or the
-        scores do not sum to a positive number.
-
-    Examples
-    --------
-    >>> from skprune.strategies import bucket
-    >>> bucket([0.05, 0.5, 0.1, 0.35])
-    array([ True, False,  True, False])
-    """
-    values = np.asarray(values, dtype=np.float64)
-    worst_first = rank(values, ties)
-    fits = np.cumsum(values[worst_first]) < amount
-    # Signed sums may dip below the amount again: the longest prefix counts.
-    n = int(np.flatnonzero(fits)[-1]) + 1 if fits.any() and values.sum() > 0 else 1
-    leave = np.zeros(values.size, dtype=bool)
-    leave[worst_first[: min(n, values.size - 1) or 1]] = True
-    return leave
 
 
 def rank(values: NDArray[np.float64], ties: ArrayLike | None) -> NDArray[np.intp]:

@@ -1,9 +1,9 @@
-"""Scores in, masks out: worked examples and ties."""
+"""Scores in, masks of who stays out: worked examples, floors and ties."""
 
 import numpy as np
 import pytest
 
-from skprune.strategies import below_share, bottom, bucket, check_groups, keep_best
+from skprune.strategies import check_groups, keep_best
 
 
 def players(mask):
@@ -28,9 +28,6 @@ def test_among_equals_the_smaller_tie_and_then_the_later_player_leaves():
     assert players(keep_best(values, 2, ties=[0.3, 0.1, 0.2, 0.0])) == [0, 3]
     assert players(keep_best(values, 3, ties=[0.3, 0.1, 0.2, 0.0])) == [0, 2, 3]
     assert players(keep_best(values, 3)) == [0, 1, 3]
-    assert players(bottom(values, 1)) == [2]
-    assert players(bottom(values, 2, ties=[0.3, 0.1, 0.2, 0.0])) == [1, 2]
-    assert players(bucket([0.1, 0.1, 0.8], 0.15, ties=[0, 1, 2])) == [0]
 
 
 @pytest.mark.parametrize(
@@ -44,45 +41,6 @@ def test_among_equals_the_smaller_tie_and_then_the_later_player_leaves():
 def test_what_cannot_be_kept_is_refused(n_keep, minimum, message):
     with pytest.raises(ValueError, match=message):
         keep_best([1, 2, 3, 4], n_keep, groups=[0, 0, 1, 1], min_per_group=minimum)
-
-
-@pytest.mark.parametrize(
-    ("values", "amount", "leaving"),
-    [
-        # Sums of the sorted scores: .05, .15, .5, 1.
-        ([0.05, 0.5, 0.1, 0.35], 0.2, [0, 2]),
-        ([0.05, 0.5, 0.1, 0.35], 0.16, [0, 2]),
-        ([0.05, 0.5, 0.1, 0.35], 0.1, [0]),
-        # The sum has to stay below: 0.25 is not below 0.25.
-        ([0.25, 0.25, 0.5], 0.25, [1]),
-        # Nobody qualifies: the worst leaves.
-        ([0.3, 0.3, 0.4], 0.2, [1]),
-        # Signed: -.2, -.1, 0, .1, .3 and 1.3: two negative players buy two more.
-        ([1.0, -0.2, 0.1, 0.1, 0.1, 0.2], 0.2, [1, 2, 3, 4]),
-        # No positive sum: the worst leaves.
-        ([0.1, -0.5, 0.2], 0.2, [1]),
-        ([0.0, 0.0, 0.0], 0.2, [2]),
-        # Somebody stays, whatever the amount.
-        ([0.1, 0.2, 0.7], 2.0, [0, 1]),
-    ],
-)
-def test_the_bucket_holds_the_longest_run_below_the_amount(values, amount, leaving):
-    assert players(bucket(values, amount)) == leaving
-
-
-@pytest.mark.parametrize(
-    ("values", "factor", "leaving"),
-    [
-        ([0.1, 0.5, 0.2, 0.4], 0.5, [0]),
-        ([0.1, 0.5, 0.2, 0.4], 0.9, [0, 2]),
-        ([0.1, 0.5, -0.2, 0.4], 0.5, [2]),
-        ([0.3, 0.3, 0.3], 0.5, [2]),
-        ([0.1, -0.5, 0.2], 0.5, [1]),
-        ([0.3, 0.2, 0.25], 3.0, [1, 2]),
-    ],
-)
-def test_players_below_a_share_of_the_mean_leave(values, factor, leaving):
-    assert players(below_share(values, factor)) == leaving
 
 
 def test_groups_are_numbered_without_gaps():
