@@ -9,7 +9,13 @@ from torch import fx, nn
 from skprune.evaluation._lineup import BLOCK_SIZE, Lineup
 from skprune.evaluation._split import LayerTracer, has_side_effect, holds_any
 from skprune.evaluation._stages import Entry, Stage, StagedModule
-from skprune.networks import ColumnSelection, MaskedModule, map_tensors, tensors_in
+from skprune.networks import (
+    ColumnSelection,
+    MaskedModule,
+    agree,
+    map_tensors,
+    tensors_in,
+)
 
 __all__ = ["staged"]
 
@@ -283,7 +289,7 @@ def _agrees(divided, features, expected):
     try:
         outputs, slots = _measure(divided.whole, features, [])
         fits = all(len(slot) == n_samples for slot in slots)
-        if not fits or not _close(expected, outputs):
+        if not fits or not agree(outputs, expected):
             return False
         divided.slot_bytes = sum(map(_bytes_of_one, slots))
         for number, stage in enumerate(divided.stages):
@@ -304,7 +310,7 @@ def _agrees(divided, features, expected):
                 ]
                 other.play(stage.for_leavers, row, absent, mover)
                 pairs.append((seen[0], seen[-1]))
-            if not all(_close(*pair) for pair in pairs):
+            if not all(agree(*pair) for pair in pairs):
                 return False
             seen.clear()
     except (RuntimeError, ValueError, IndexError):
@@ -339,13 +345,3 @@ def _measure(stage, features, slots):
 def _bytes_of_one(tensor):
     """Bytes of one sample of a tensor."""
     return tensor.numel() * tensor.element_size() // max(1, len(tensor))
-
-
-def _close(expected, found):
-    """Whether two tensors are equal to rounding."""
-    if expected.shape != found.shape or not expected.is_floating_point():
-        return torch.equal(expected, found)
-    finite = expected[expected.isfinite()]
-    scale = finite.abs().max().item() if finite.numel() else 1.0
-    tolerance = torch.finfo(expected.dtype).eps ** 0.5 * max(scale, 1e-12)
-    return torch.allclose(expected, found, rtol=0, atol=tolerance, equal_nan=True)

@@ -16,6 +16,7 @@ from skprune.networks._benefits import (
 from skprune.networks._discovery import find_players
 from skprune.networks._fill import column_means
 from skprune.networks._inputs import call, evaluating, map_tensors, tensors_in
+from skprune.networks._keystone import agree
 from skprune.networks._masking import MaskedModule, masked
 from skprune.networks._participation import Participation
 from skprune.networks._participation_game import ParticipationGame, PlayerUtilities
@@ -33,6 +34,7 @@ __all__ = [
     "ParticipationGame",
     "PlayerUtilities",
     "Players",
+    "agree",
     "call",
     "column_means",
     "competition",

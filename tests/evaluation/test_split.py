@@ -277,3 +277,15 @@ def test_the_cut_is_in_front_of_the_layer_itself(zoo, kind):
     torch.testing.assert_close(features, module[:2](x))
     torch.testing.assert_close(split.run([features]), module(x))
     assert getattr(split.players, kind).keys() == {"2"}
+
+
+def test_small_outputs_that_are_left_of_large_terms_do_not_forbid_the_cut():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(300, 40), nn.ReLU(), nn.Linear(40, 20))
+    example = torch.rand(2, 300)
+    with torch.no_grad():
+        for layer in (net[0], net[2]):
+            layer.weight.mul_(300)
+        net[2].bias.sub_(net(example)[0])
+    _, split = cut(net, example, "neurons")
+    assert split.front is not None
