@@ -18,6 +18,9 @@ __all__ = [
     "EquilibriumPrunedMLPRegressor",
     "EquilibriumPruner",
     "GTAPPruner",
+    "ShapleyBucketPruner",
+    "mlp_classifier",
+    "mlp_regressor",
 ]
 
 _HOMES = {
@@ -26,6 +29,9 @@ _HOMES = {
     "EquilibriumPrunedMLPRegressor": "skprune.pruners",
     "EquilibriumPruner": "skprune.pruners",
     "GTAPPruner": "skprune.pruners",
+    "ShapleyBucketPruner": "skprune.pruners",
+    "mlp_classifier": "skprune.evaluation",
+    "mlp_regressor": "skprune.evaluation",
 }
 
 

@@ -132,7 +132,7 @@ class Payoff:
     metric: Callable | None = None
 
 
-def resolve_payoff(payoff, task, targets):
+def resolve_payoff(payoff, task, targets, parameter="payoff"):
     """A payoff by its name, refused where it does not fit the task.
 
     Parameters
@@ -144,6 +144,8 @@ def resolve_payoff(payoff, task, targets):
         What the outputs mean.
     targets : tensor
         Targets as `Task.targets` gives them.
+    parameter : str, default="payoff"
+        The parameter that errors name.
 
     Returns
     -------
@@ -164,16 +166,16 @@ def resolve_payoff(payoff, task, targets):
                 name for name, (kinds, _) in PAYOFFS.items() if task.kind in kinds
             ]
             raise ValueError(
-                f"payoff={payoff!r} does not fit a {task.kind} net; use one of "
+                f"{parameter}={payoff!r} does not fit a {task.kind} net; use one of "
                 f"{fitting}, or a metric of scikit-learn for such targets."
             )
         return Payoff(payoff, per_sample=function(task.kind, targets))
     if payoff in get_scorer_names():
         return Payoff(payoff, metric=_scorer_metric(payoff, task))
     raise ValueError(
-        f"payoff={payoff!r} is unknown; use one of {sorted(PAYOFFS)}, 'reconstruction' "
-        "(in GTAPPruner), a name of sklearn.metrics.get_scorer_names(), or a callable "
-        "metric(y_true, y_pred)."
+        f"{parameter}={payoff!r} is unknown; use one of {sorted(PAYOFFS)}, a name of "
+        "sklearn.metrics.get_scorer_names(), a callable metric(y_true, y_pred), or as "
+        "payoff of a pruner 'reconstruction'."
     )
 
 

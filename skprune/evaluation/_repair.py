@@ -202,7 +202,8 @@ def _convex_fit(layer, columns, targets, task, max_iter):
     The columns are standardised, and the penalty keeps the weights near those from
     which the fit starts, about as much as one sample would.
     """
-    center, spread = columns.mean(0), columns.std(0).clamp_min(1e-6)
+    several = int(len(columns) > 1)
+    center, spread = columns.mean(0), columns.std(0, correction=several).clamp_min(1e-6)
     if layer.bias is None:
         # Without a bias the shift by the centre has nowhere to go.
         center, spread = torch.zeros_like(center), columns.square().mean(0).sqrt()

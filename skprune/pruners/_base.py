@@ -440,7 +440,9 @@ def _known_labels(net, frozen, X, y):
         known = np.asarray(net.classes)
     else:
         # The labels of a skorch net are the indices of its outputs.
-        known = np.arange(net.predict_proba(take_rows(X, slice(0, 2))).shape[1])
+        with _forked_rng():
+            answers = with_own_module(net).predict_proba(take_rows(X, slice(0, 2)))
+        known = np.arange(answers.shape[1])
     if isinstance(net, NeuralNetBinaryClassifier) and len(known) > 2:
         raise ValueError(
             f"y holds {len(known)} classes and estimator is a "

@@ -15,6 +15,9 @@ from sklearn.utils._param_validation import (
 from skprune.evaluation import BLOCK_SIZE
 from skprune.scorers import BanzhafScorer, BiasedBanzhafScorer, ShapleyScorer
 from skprune.strategies import (
+    BelowShare,
+    Bottom,
+    Bucket,
     IteratedBuilding,
     IteratedPruning,
     SwapRefinement,
@@ -26,9 +29,11 @@ __all__ = [
     "SEARCHES",
     "SEARCH_SAMPLES",
     "SIZE",
+    "STRATEGIES",
     "as_count",
     "as_refinement",
     "as_search",
+    "is_reconstruction",
     "named_scorer",
     "score_budget",
     "seeded",
@@ -40,6 +45,7 @@ SEARCHES = {
     "iterated_pruning": IteratedPruning,
     "iterated_building": IteratedBuilding,
 }
+STRATEGIES = {"bucket": Bucket, "below_share": BelowShare, "bottom": Bottom}
 POWER_INDICES = {
     "shapley": ShapleyScorer,
     "banzhaf": BanzhafScorer,
@@ -57,6 +63,11 @@ SEARCH_SAMPLES = 3072
 _PER_SCORE, _FEWEST, _MOST = 2048, 4, 64
 # Blocks from which on one coalition each is enough for a step of building.
 _ENOUGH_BLOCKS = 192
+
+
+def is_reconstruction(payoff):
+    """Whether the layers play reconstruction games."""
+    return isinstance(payoff, str) and payoff == "reconstruction"
 
 
 def seeded(part, seed):

@@ -137,7 +137,8 @@ def split_data(
             "more, or pass X_val and y_val."
         )
     n_classes = len(counts)
-    n_val = max(n_classes, round(fraction * n))
+    # R² of one value says nothing.
+    n_val = max(n_classes if is_classifier else min(2, n - 1), round(fraction * n))
     if n - n_val < n_classes or counts.min() < 2:
         warnings.warn(
             f"no hold-out is possible: {n} samples of {n_classes} classes, the rarest "

@@ -23,28 +23,26 @@ from skprune.evaluation import (
     REPAIRS,
     LayerGames,
     critical_size,
-    first_rows,
     last_linear,
-    resolve_payoff,
-    task_of,
 )
-from skprune.networks import evaluating, find_players, size_of
+from skprune.networks import size_of
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import (
     POWER_INDICES,
-    SEARCH_SAMPLES,
     SEARCHES,
     SIZE,
     as_count,
     as_refinement,
     as_search,
+    is_reconstruction,
     named_scorer,
     score_budget,
     seeded,
     step_budget,
 )
 from skprune.pruners._layers import LayerSearch, layer_scores
-from skprune.pruners._stage import Stage, one_thread
+from skprune.pruners._stage import Stage, check_playable, one_thread
+from skprune.pruners._worth import n_played
 from skprune.scorers import PowerIndexScorer
 from skprune.strategies import (
     CompressionPath,
@@ -68,8 +66,9 @@ class GTAPPruner(BasePruner):
 
     Parameters
     ----------
-    estimator : skorch.NeuralNet or FrozenEstimator of one
-        A net that is cloned and trained, or a trained net that is pruned as it is. A
+    estimator : skorch.NeuralNet or FrozenEstimator of one, default=None
+        A net that is cloned and trained, or a trained net that is pruned as it is. None
+        is `skprune.mlp_classifier()`. A
         frozen net plays on the X given to `fit`; that it did not see them in training
         is the user's part.
     n_players_to_keep : int, float or "auto", default="auto"
@@ -184,7 +183,7 @@ class GTAPPruner(BasePruner):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "estimator": [HasMethods(["fit", "predict"])],
+        "estimator": [HasMethods(["fit", "predict"]), None],
         "n_players_to_keep": [*SIZE, StrOptions({"auto"})],
         "path_sizes": ["array-like", None],
         "search": [StrOptions(set(SEARCHES)), Search],
@@ -300,19 +299,15 @@ class GTAPPruner(BasePruner):
         net = self._rehearse(data)
         if net is None:
             return
-        with evaluating(net.module_):
-            example = first_rows(net, data.X)
-            players = find_players(net.module_, example, self.players)
+        players = check_playable(net, data, self.players, {"payoff": self.payoff})
         for name in ("n_players_to_keep", "path_sizes"):
             self._counts(name, players)
-        task = task_of(net)
-        targets = task.targets(data.y_val, net.device)
-        resolve_payoff(self._judged_by(), task, targets)
 
     def _prune(self, net, data):
         """Search, refine, remove and repair."""
         with self._step("stage"):
             stage = Stage(net, data, self.players, self._judged_by())
+            stage.check_alive()
         target, sizes = self._sizes(stage)
         masks, scores = self._search(stage, target, sizes)
         with self._step("remove and repair"):
@@ -334,12 +329,14 @@ class GTAPPruner(BasePruner):
         """A mask of survivors for each size, and scores of all players."""
         search = as_search(self.search, self._seed())
         scorer = self._scorer(stage, search)
-        if _is_reconstruction(self.payoff):
+        if is_reconstruction(self.payoff):
             return self._search_layers(stage, target, sizes, search, scorer)
-        game = stage.evaluator(self.payoff, _n_played(stage), n_jobs=self.n_jobs)
+        game = stage.evaluator(
+            self.payoff, n_played(stage, self.payoff), n_jobs=self.n_jobs
+        )
         floors = {
             "groups": stage.players.group_of,
-            "min_per_group": self.min_per_layer,
+            "min_per_group": self._floors(stage.players),
         }
         with self._step("search"):
             step_scorer = self._step_scorer(scorer, stage, search)
@@ -385,14 +382,14 @@ class GTAPPruner(BasePruner):
         """The scorer that the search asks, or None where it needs none."""
         index = self.power_index
         if index is None and isinstance(search, IteratedBuilding):
-            index = None if _is_reconstruction(self.payoff) else "biased_banzhaf"
+            index = None if is_reconstruction(self.payoff) else "biased_banzhaf"
         elif index is None:
             index = "shapley"
         if not isinstance(index, str):
             return index if index is None else seeded(index, self._seed())
         budget = "auto"
-        if not _is_reconstruction(self.payoff):
-            budget = score_budget(stage.players.n_players, _n_played(stage))
+        if not is_reconstruction(self.payoff):
+            budget = score_budget(stage.players.n_players, n_played(stage, self.payoff))
         # Coalitions of the size at which the net turns uncertain.
         bias = index == "biased_banzhaf" and self._critical(stage).surviving_fraction
         return named_scorer(index, bias, budget, self._seed())
@@ -403,7 +400,7 @@ class GTAPPruner(BasePruner):
         builds = isinstance(search, IteratedBuilding) and is_named
         if not builds or stage.payoff.metric:
             return scorer
-        budget = step_budget(stage.players.n_players, _n_played(stage))
+        budget = step_budget(stage.players.n_players, n_played(stage, self.payoff))
         return clone(scorer).set_params(n_evaluations=budget)
 
     def _score_index(self, scorer):
@@ -444,11 +441,11 @@ class GTAPPruner(BasePruner):
 
     def _floors(self, players):
         """Players that stay in each layer."""
-        return np.minimum(np.bincount(players.group_of), self.min_per_layer)
+        return players.floors(self.min_per_layer)
 
     def _judged_by(self):
         """The payoff by which the pruned net is judged."""
-        if not _is_reconstruction(self.payoff):
+        if not is_reconstruction(self.payoff):
             return self.payoff
         return "accuracy" if hasattr(self, "classes_") else "r2"
 
@@ -477,14 +474,3 @@ class GTAPPruner(BasePruner):
         self.size_report_ = {"before": self._before, "after": result.size}
         self._output_layer = self._output_layer_of[size]
         return self
-
-
-def _is_reconstruction(payoff):
-    """Whether the layers play reconstruction games."""
-    return isinstance(payoff, str) and payoff == "reconstruction"
-
-
-def _n_played(stage):
-    """Samples on which a search plays: all, where a payoff is no mean over them."""
-    n_samples = len(stage.data.y_game)
-    return n_samples if stage.payoff.metric else min(n_samples, SEARCH_SAMPLES)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import numpy as np
 from sklearn.base import clone
 
-from skprune.evaluation import Repairer
 from skprune.scorers import PlayerScores
 from skprune.strategies import search_allocation
 
 __all__ = ["LayerSearch", "layer_scores"]
 
-# The split over layers is judged after a repair on a part of the samples, with few
-# iterations: its payoff has to rank splits, not to be the last word.
-_QUICK_SAMPLES = 4096
 _SPLITS = 20
 # Fewer validation samples than this tell one split from another badly; training samples
 # then help, for a split has too few degrees of freedom to overfit them.
 _FEWEST_JUDGED = 1024
-_QUICK_REPAIR = {"n_rectified": 2, "max_iter": 12}
 
 
 class LayerSearch:
@@ -44,12 +39,6 @@ class LayerSearch:
         self.stage, self.games = stage, games
         self.search, self.scorer, self.refinement = search, scorer, refinement
         self.min_per_layer = min_per_layer
-        self._quick = Repairer(
-            stage.split,
-            stage.train.subset(_QUICK_SAMPLES),
-            stage.task,
-            **_QUICK_REPAIR,
-        )
         valid, missing = stage.valid, _FEWEST_JUDGED - len(stage.valid)
         if missing > 0 and stage.train is not valid:
             valid = valid.joined(stage.train.subset(missing))
@@ -82,7 +71,7 @@ class LayerSearch:
     def _payoff(self, counts):
         """What the network earns with so many players in each layer, repaired."""
         keep = self.games.select(counts, self._pick)
-        return self.stage.judge(self._quick.repaired(keep), self._judged)
+        return self.stage.judge(self.stage.quick_repairer.repaired(keep), self._judged)
 
     def _pick(self, game, count):
         """The coalition of one layer."""

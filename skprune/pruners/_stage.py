@@ -16,6 +16,8 @@ from skprune.evaluation import (
     CoalitionEvaluator,
     Repairer,
     Samples,
+    check_reconstructible,
+    cut_batches,
     first_rows,
     played_payoff,
     resolve_payoff,
@@ -36,12 +38,17 @@ from skprune.networks import (
     size_of,
     tensors_in,
 )
+from skprune.pruners._choices import is_reconstruction
 
-__all__ = ["PrunedNet", "Stage", "one_thread"]
+__all__ = ["PrunedNet", "Stage", "check_playable", "one_thread"]
 
 # Bytes of features that are held for moments, repairs and payoffs; from more samples
 # than fit, these are drawn at random.
 _FEATURE_BYTES, _FEWEST_SAMPLES = 2**30, 1024
+# A repair that has to rank choices, not to be the last word: on so many samples, with
+# few iterations.
+_QUICK_SAMPLES = 4096
+_QUICK_REPAIR = {"n_rectified": 2, "max_iter": 12}
 
 
 @contextmanager
@@ -58,6 +65,37 @@ def one_thread():
             yield
         finally:
             torch.set_num_threads(n_threads)
+
+
+def check_playable(net, data, players, payoffs):
+    """Refuse players and payoffs that a net cannot have, before it is trained.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialized net.
+    data : FitData
+        The samples.
+    players : str or list
+        See `skprune.networks.find_players`.
+    payoffs : dict of str to (str or callable)
+        By the parameter that says it, what is played and what the smaller net is judged
+        by.
+
+    Returns
+    -------
+    players : Players
+    """
+    with evaluating(net.module_):
+        players = find_players(net.module_, first_rows(net, data.X), players)
+    task = task_of(net)
+    targets = task.targets(data.y_val, net.device)
+    for parameter, payoff in payoffs.items():
+        if is_reconstruction(payoff):
+            check_reconstructible(players)
+        else:
+            resolve_payoff(payoff, task, targets, parameter)
+    return players
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +118,8 @@ class PrunedNet:
         Whether retraining was kept.
     size : NetworkSize
         Its size.
+    n_epochs : int, default=0
+        Epochs of retraining, kept or not.
     """
 
     net: Any
@@ -89,6 +129,7 @@ class PrunedNet:
     repair: str
     retrained: bool
     size: NetworkSize
+    n_epochs: int = 0
 
 
 class Stage:
@@ -100,7 +141,7 @@ class Stage:
         A trained net; it is never changed.
     data : FitData
         Samples for moments and repairs, and for payoffs.
-    players : str or list
+    players : str, list or Players
         See `skprune.networks.find_players`.
     payoff : str or callable
         What the smaller net is judged by.
@@ -108,15 +149,15 @@ class Stage:
 
     def __init__(self, net, data, players, payoff):
         self.net, self.data, self.task = net, data, task_of(net)
+        self._judged_by = payoff
         self.example = first_rows(net, data.X)
-        with evaluating(net.module_):
-            self.players = find_players(net.module_, self.example, players)
-        self.split = self._split(net.module_, self.players)
-        self.train = self._samples(net, self.split, self._affordable(data.X, data.y))
+        if not isinstance(players, Players):
+            with evaluating(net.module_):
+                players = find_players(net.module_, self.example, players)
+        self.players = players
+        self.split = self._split(net.module_, players)
         self._valid_data = self._affordable(data.X_val, data.y_val)
-        self.valid = self.train
-        if data.X_val is not data.X:
-            self.valid = self._samples(net, self.split, self._valid_data)
+        self.valid = self._samples(net, self.split, self._valid_data)
         targets = self.valid.targets
         self.payoff = resolve_payoff(payoff, self.task, targets)
         self._judge = (
@@ -124,7 +165,14 @@ class Stage:
             if payoff != self.task.default_payoff
             else resolve_payoff(self.task.smooth_payoff, self.task, targets)
         )
-        self._check_alive()
+
+    @cached_property
+    def train(self):
+        """Training samples, for moments and repairs."""
+        if self.data.X_val is self.data.X:
+            return self.valid
+        data = self._affordable(self.data.X, self.data.y)
+        return self._samples(self.net, self.split, data)
 
     @cached_property
     def repairer(self):
@@ -132,9 +180,20 @@ class Stage:
         return Repairer(self.split, self.train, self.task)
 
     @cached_property
+    def quick_repairer(self):
+        """Rougher repairs on some training samples, to rank choices by."""
+        samples = self.train.subset(_QUICK_SAMPLES)
+        return Repairer(self.split, samples, self.task, **_QUICK_REPAIR)
+
+    @cached_property
     def weight_norms(self):
         """Decides among players of equal score."""
         return weight_norm_scores(self.net.module_, self.players)
+
+    @property
+    def score(self):
+        """What the net earns on the validation samples."""
+        return played_payoff(self.split, self.valid, self.task, self.payoff)
 
     def evaluator(self, payoff, n_samples=None, n_jobs=None):
         """The net as a game on its game samples, or on some of them."""
@@ -166,6 +225,8 @@ class Stage:
         -------
         pruned : PrunedNet
         """
+        # With whole layers leaves what is inside them.
+        keep = ~self.players.leaving(~keep)
         split, repaired = self._repaired(keep, repair)
         module = remove_players(self.net.module_, self.players, ~keep)
         self.split.copy_weights(split.rest, module, self.players, keep)
@@ -174,7 +235,7 @@ class Stage:
         size = size_of(net.module_, self.example, players)
         return PrunedNet(net, keep, players, payoff, repaired, False, size)
 
-    def retrained(self, pruned, epochs):
+    def retrained(self, pruned, epochs, narrowing=1.0):
         """Some epochs of gradient training, kept where the validation payoff rises.
 
         Parameters
@@ -183,18 +244,35 @@ class Stage:
             From `finish`; it is not changed.
         epochs : int
             Number of epochs.
+        narrowing : float, default=1.0
+            See `skprune.evaluation.retrain`.
 
         Returns
         -------
         pruned : PrunedNet
         """
-        net = transplant(pruned.net, pruned.net.module_)
-        retrain(net, self.data.X, self.data.y, epochs)
+        net = cut_batches(transplant(pruned.net, pruned.net.module_))
+        retrain(net, self.data.X, self.data.y, epochs, pruned.players, narrowing)
+        pruned = replace(pruned, n_epochs=pruned.n_epochs + len(net.history))
         before, _ = self._worth(pruned.net, pruned.players)
         after, payoff = self._worth(net, pruned.players)
         if not after > before:
             return pruned
         return replace(pruned, net=net, payoff=payoff, retrained=True)
+
+    def at(self, pruned):
+        """The stage of a smaller net, on the same samples.
+
+        Parameters
+        ----------
+        pruned : PrunedNet
+            From `finish` or `retrained`.
+
+        Returns
+        -------
+        stage : Stage
+        """
+        return Stage(pruned.net, self.data, pruned.players, self._judged_by)
 
     def _worth(self, net, players):
         """Fine and plain validation payoff of a net whose every layer may be new."""
@@ -236,7 +314,7 @@ class Stage:
             X, y = take_rows(X, np.sort(chosen)), y[np.sort(chosen)]
         return X, y
 
-    def _check_alive(self):
+    def check_alive(self):
         """Refuse a net whose outputs are NaN, or the same for every sample."""
         logits = sample_logits(self.split, self.valid, self.task)
         if not torch.isfinite(logits).all():

@@ -8,9 +8,10 @@ import pytest
 import torch
 from sklearn.base import clone
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, EpochScoring, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn
+from torch.utils.data import DataLoader
 
 from skprune.evaluation import retrain, transplant
 from skprune.networks import find_players, remove_players
@@ -302,3 +303,153 @@ def test_the_schedule_is_gone_after_an_error():
     with pytest.raises(RuntimeError, match="stopped"):
         retrain(new, *data(), epochs=2)
     assert [name for name, _ in new.callbacks_] == names
+
+
+class InterruptedBatches(DataLoader):
+    def __iter__(self):
+        raise KeyboardInterrupt
+
+
+class HandBrake(Callback):
+    """Ends a training as EarlyStopping does."""
+
+    def on_epoch_end(self, net, **_):
+        raise KeyboardInterrupt
+
+
+def rates_of(net, narrowing, epochs=5):
+    """Highest learning rate of a retraining of a net with a `Recorder`."""
+    new = transplant(net, pruned_module(net))
+    before = new.optimizer_.param_groups[0]["lr"]
+    retrain(new, *data(), epochs=epochs, narrowing=narrowing)
+    assert new.optimizer_.param_groups[0]["lr"] == before
+    return dict(new.callbacks_)["recorder"].rates_
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop])
+@pytest.mark.parametrize(
+    ("rate", "narrowing", "peak"),
+    [
+        (1e-3, 1.0, 1e-3),
+        (1e-3, 4.0, 8e-3),
+        (1e-3, 100.0, 1e-2),
+        (1e-2, 4.0, 1e-2),
+        (5e-2, 4.0, 5e-2),
+        (1e-3, 0.5, 1e-3),
+    ],
+)
+def test_narrower_networks_train_at_higher_rates(optimizer, rate, narrowing, peak):
+    net = trained(optimizer=optimizer, lr=rate, callbacks=[("recorder", Recorder())])
+    rates = rates_of(net, narrowing)
+    assert max(rates) == pytest.approx(peak)
+    assert rates[-1] < peak / 50
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+        {"optimizer": torch.optim.Adagrad},
+        {"optimizer": torch.optim.LBFGS, "batch_size": -1},
+    ],
+    ids=["SGD", "Adagrad", "LBFGS"],
+)
+def test_rates_of_other_optimizers_stay(parameters):
+    net = trained(lr=1e-3, callbacks=[("recorder", Recorder())], **parameters)
+    assert max(rates_of(net, narrowing=9.0)) == pytest.approx(1e-3)
+
+
+def test_a_schedule_of_the_user_s_own_keeps_its_rates():
+    schedule = LRScheduler(policy="StepLR", step_size=1, gamma=0.5)
+    net = trained(
+        optimizer=torch.optim.Adam,
+        lr=1e-3,
+        callbacks=[("schedule", schedule), ("recorder", Recorder())],
+    )
+    new = transplant(net, pruned_module(net))
+    retrain(new, *data(), epochs=3, narrowing=9.0)
+    rates = dict(new.callbacks_)["recorder"].rates_
+    np.testing.assert_allclose(rates[::4], [1e-3, 5e-4, 2.5e-4])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"optimizer": torch.optim.Adam, "optimizer__weight_decay": 0.1},
+        {"optimizer": torch.optim.AdamW, "optimizer__amsgrad": True},
+        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+        {"optimizer": torch.optim.LBFGS, "batch_size": -1},
+    ],
+    ids=["Adam", "AdamW", "momentum", "LBFGS"],
+)
+def test_single_weights_that_left_stay_zero(parameters):
+    net = trained(**parameters)
+    pairs = [("weights", "hidden"), ("weights", "out")]
+    players = find_players(net.module_, torch.zeros(2, 6), pairs)
+    drop = np.arange(players.n_players) % 3 == 0
+    new = transplant(net, remove_players(net.module_, players, drop))
+    before = parameters_of(new)
+    left = players.subset(~drop)
+    retrain(new, *data(), epochs=3, players=left)
+    assert moved(new, before)
+    for layer in (new.module_.hidden, new.module_.out):
+        assert ((layer.weight == 0) == (before.pop(0) == 0)).all()
+        before.pop(0)
+        assert not layer.weight._backward_hooks
+    n_zeros = sum(int((p == 0).sum()) for p in new.module_.parameters())
+    assert n_zeros == drop.sum()
+    # Without being told of the players, a training moves them all.
+    retrain(new, *data(), epochs=1)
+    assert all((p != 0).all() for p in new.module_.parameters())
+
+
+def test_weights_that_were_frozen_are_left_alone():
+    net = trained()
+    players = find_players(net.module_, torch.zeros(2, 6), [("weights", "hidden")])
+    drop = np.arange(players.n_players) < 10
+    new = transplant(net, remove_players(net.module_, players, drop))
+    new.module_.hidden.weight.requires_grad_(False)
+    before = new.module_.hidden.weight.clone()
+    retrain(new, *data(), epochs=1, players=players.subset(~drop))
+    assert torch.equal(new.module_.hidden.weight, before)
+
+
+@pytest.mark.parametrize(
+    "brake",
+    [
+        HandBrake(),
+        EarlyStopping(monitor="train_loss", patience=1, threshold=99.0),
+    ],
+    ids=["of the user", "EarlyStopping"],
+)
+def test_a_callback_ends_the_training_only(brake):
+    net = trained()
+    net.set_params(callbacks=[("brake", brake)])
+    new = transplant(net, pruned_module(net))
+    before = parameters_of(new)
+    assert retrain(new, *data(), epochs=9) is new
+    assert 1 <= len(new.history) <= 2
+    assert moved(new, before)
+
+
+@pytest.mark.parametrize("where", ["forward", "data"])
+def test_an_interrupt_by_the_user_passes_through(where):
+    class Interrupted(MLP):
+        def forward(self, x):
+            if self.training:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    X, y = data()
+    net = trained(callbacks=[("stop", EarlyStopping(monitor="train_loss"))])
+    module = pruned_module(net)
+    if where == "forward":
+        module.__class__ = Interrupted
+    new = transplant(net, module)
+    if where == "data":
+        new.iterator_train = InterruptedBatches
+    names = [name for name, _ in new.callbacks_]
+    with pytest.raises(KeyboardInterrupt):
+        retrain(new, X, y, epochs=3)
+    assert [name for name, _ in new.callbacks_] == names
+    assert new.optimizer_.param_groups[0]["lr"] == 0.1

@@ -1,0 +1,263 @@
+"""The way down from a trained net: some players leave, the rest train, and again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from skprune.pruners._stage import Stage, one_thread
+from skprune.strategies import Bottom
+
+__all__ = ["Descent", "Station", "Step"]
+
+# Single players whose removal is tried by repair, and by training, before it is said
+# that none of them can leave.
+_REPAIRED, _TRAINED = 16, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Station:
+    """A network on the way down.
+
+    Parameters
+    ----------
+    stage : Stage
+        The network with its players and samples.
+    kept : ndarray of int of shape (n_players_left,)
+        Numbers of its players among those of the dense network.
+    score : float
+        Its validation score.
+    """
+
+    stage: Stage
+    kept: np.ndarray
+    score: float
+
+    def __len__(self):
+        """Number of its players."""
+        return len(self.kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What is written down of a step.
+
+    Parameters
+    ----------
+    support : ndarray of bool of shape (n_players,)
+        Who of the dense network was left.
+    score : float
+        Validation score after it.
+    removed_value : float
+        What those who left were worth.
+    n_epochs : int
+        Epochs of retraining.
+    seconds : float
+        Wall-clock seconds.
+    held : bool
+        Whether the score was high enough.
+    refining : bool
+        Whether the step belongs to the finer end.
+    """
+
+    support: np.ndarray
+    score: float
+    removed_value: float
+    n_epochs: int
+    seconds: float
+    held: bool
+    refining: bool
+
+
+class Descent:
+    """Steps down from a network.
+
+    Parameters
+    ----------
+    start : Stage
+        The trained net.
+    goal : float
+        The score that has to hold.
+    index : callable
+        Takes a stage, and returns what its players are worth: PlayerScores.
+    strategy : RemovalStrategy
+        Says who leaves.
+    min_per_layer : int
+        Players that stay in each layer; all whole layers may leave.
+    normalize : bool
+        Whether scores are divided by their sum.
+    repair : {"none", "output", "layers"}
+        See `Stage.finish`.
+    retraining : callable
+        A context in which a net is retrained.
+    note : callable
+        Is given each step.
+    """
+
+    def __init__(
+        self,
+        start,
+        goal,
+        *,
+        index,
+        strategy,
+        min_per_layer,
+        normalize,
+        repair,
+        retraining,
+        note,
+    ):
+        n_players = start.players.n_players
+        self.start = Station(start, np.arange(n_players), start.score)
+        self.goal, self.index, self.strategy = goal, index, strategy
+        self.min_per_layer, self.normalize = min_per_layer, normalize
+        self.repair = repair
+        self.retraining, self.note = retraining, note
+        self.n_players = n_players
+        self.steps, self.scores = [], None
+        self._since = time.perf_counter()
+
+    def table(self):
+        """The steps, as arrays by name."""
+        # A descent of no steps has columns of these types too.
+        types = {"support": bool, "n_epochs": int, "held": bool, "refining": bool}
+        columns = {
+            name: np.array([getattr(s, name) for s in self.steps], types.get(name))
+            for name in (field.name for field in fields(Step))
+        }
+        columns["support"] = columns["support"].reshape(-1, self.n_players)
+        return {"n_players": columns["support"].sum(axis=1), **columns}
+
+    def descend(self, epochs, to_the_end=False):
+        """Step down until the score no longer holds.
+
+        Parameters
+        ----------
+        epochs : int
+            Epochs of retraining after each step.
+        to_the_end : bool, default=False
+            Whether to go on until nobody may leave.
+
+        Returns
+        -------
+        best : Station
+            The smallest network that held.
+        n_failed : int
+            Players of the first network that did not hold and was smaller; those of
+            `best` where there was none.
+        """
+        here = best = self.start
+        failed = []
+        while len(here) and (to_the_end or not failed):
+            values = self._values(here)
+            leave = self._leavers(self.strategy, here, values)
+            if not leave.any():
+                break
+            here = self._step(here, leave, values, epochs)
+            if here.score >= self.goal:
+                best, failed = here, []
+            else:
+                failed.append(len(here))
+        return best, failed[0] if failed else len(best)
+
+    def refine(self, best, n_failed, epochs):
+        """Go on in finer steps, down to single players, until none of these holds.
+
+        Parameters
+        ----------
+        best : Station
+            A network that held.
+        n_failed : int
+            Players of a smaller one that did not.
+        epochs : int
+            Epochs of retraining after each step.
+
+        Returns
+        -------
+        best : Station
+            The smallest network that held.
+        """
+        # Half of what was too much; each removal that fails is halved again.
+        n_leaving = max(1, (len(best) - n_failed) // 2)
+        while n_leaving and len(best):
+            found = self._attempt(best, n_leaving, epochs)
+            if found is None:
+                n_leaving //= 2
+            else:
+                best = found
+        return best
+
+    def _attempt(self, here, n_leaving, epochs):
+        """A network with so many players less that holds, or None."""
+        values = self._values(here)
+        for leave in self._candidates(here, values, n_leaving):
+            there = self._step(here, leave, values, epochs, refining=True)
+            if there.score >= self.goal:
+                return there
+        return None
+
+    def _candidates(self, here, values, n_leaving):
+        """Who may leave; of single players those first whom a repair replaces best."""
+        if n_leaving > 1:
+            leave = self._leavers(Bottom(n_leaving), here, values)
+            return [leave] if leave.sum() == n_leaving else []
+        players = np.flatnonzero(self._leavers(Bottom(_REPAIRED), here, values))
+        choices = [np.arange(len(values)) == player for player in players]
+        with one_thread():
+            repairer = here.stage.quick_repairer
+            repaired = [repairer.repaired(~leave, self.repair) for leave in choices]
+            # On training samples: the best of many on few validation samples is best
+            # by chance (digits: a validation score 2 points too high).
+            judge, samples = here.stage.judge, repairer.samples
+            worth = np.array([judge(split, samples) for split in repaired])
+        best_first = np.lexsort((values[players], -worth))
+        return [choices[i] for i in best_first[:_TRAINED]]
+
+    def _values(self, here):
+        """What players are worth, as shares of their sum where asked for."""
+        with one_thread():
+            scores = self.index(here.stage)
+        if self.scores is None:
+            self.scores = scores
+        values = scores.values
+        total = values.sum()
+        return values / total if self.normalize and total > 0 else values
+
+    def _leavers(self, strategy, here, values):
+        """Who leaves, by a strategy."""
+        players = here.stage.players
+        floors = players.floors(self.min_per_layer)
+        return strategy.leavers(
+            values,
+            groups=players.group_of,
+            # Groups whose players all left are none to a strategy.
+            min_per_group=floors[np.unique(players.group_of)],
+            ties=here.stage.weight_norms,
+        )
+
+    def _step(self, here, leave, values, epochs, refining=False):
+        """Remove players, repair and retrain."""
+        with one_thread():
+            pruned = here.stage.finish(~leave, self.repair)
+        if epochs:
+            with self.retraining():
+                narrowing = self.n_players / max(1, pruned.players.n_players)
+                pruned = here.stage.retrained(pruned, epochs, narrowing)
+        kept = here.kept[pruned.keep]
+        there = Station(here.stage.at(pruned), kept, pruned.payoff)
+        # What players are worth is part of the step that it is asked for.
+        before, self._since = self._since, time.perf_counter()
+        step = Step(
+            support=np.isin(np.arange(self.n_players), kept),
+            score=there.score,
+            removed_value=float(values[~pruned.keep].sum()),
+            n_epochs=pruned.n_epochs,
+            seconds=self._since - before,
+            held=there.score >= self.goal,
+            refining=refining,
+        )
+        self.steps.append(step)
+        self.note(step)
+        return there
