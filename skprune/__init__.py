@@ -3,8 +3,8 @@
 A network's units are players, what a subset of them still achieves is a payoff,
 and power indices say what each unit is worth. The subpackages, each of which only
 imports those before it: `games`, `samplers`, `scorers`, `strategies` (without torch),
-`networks`, `evaluation`, `pruners` (torch). The names below are loaded on first
-use, so that the game theory can be used without importing torch.
+`networks`, `evaluation`, `pruners`, `metrics` (torch). The names below are loaded on
+first use, so that the game theory can be used without importing torch.
 """
 
 from importlib import import_module

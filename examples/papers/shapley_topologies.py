@@ -67,7 +67,7 @@ class RandomPlayers(RemovalStrategy):
     def __init__(self, n=1, seed=0):
         self.n, self.seed = n, seed
 
-    def _n_leaving(self, free_values, values):
+    def n_leaving(self, free_values, values):
         return self.n
 
     def leavers(self, values, **options):
@@ -200,7 +200,7 @@ def grid(data, seeds, epochs=(20, 50)):
     rows = []
     for seed in seeds:
         held = train_test_split(
-            np.arange(len(y)), test_size=0.1, random_state=seed, stratify=y
+            np.arange(len(y)), test_size=0.2, random_state=seed, stratify=y
         )[1]
         fold = np.full(len(y), -1)
         fold[held] = 0

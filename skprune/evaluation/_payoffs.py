@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics._scorer import _BaseScorer
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 from torch.nn import functional
@@ -138,7 +139,7 @@ def resolve_payoff(payoff, task, targets, parameter="payoff"):
     Parameters
     ----------
     payoff : str or callable
-        A name of `PAYOFFS`, one of scikit-learn's scorer names, or a metric
+        A name of `PAYOFFS`, a scorer of scikit-learn or its name, or a metric
         ``metric(y_true, y_pred) -> float``, larger is better.
     task : Task
         What the outputs mean.
@@ -156,10 +157,11 @@ def resolve_payoff(payoff, task, targets, parameter="payoff"):
     ValueError
         If there is no such payoff, or it does not fit the task.
     """
-    if callable(payoff):
+    is_scorer = isinstance(payoff, _BaseScorer)
+    if callable(payoff) and not is_scorer:
         name = getattr(payoff, "__name__", repr(payoff))
         return Payoff(name, metric=_predicting_metric(payoff, task))
-    if payoff in PAYOFFS:
+    if not is_scorer and payoff in PAYOFFS:
         kinds, function = PAYOFFS[payoff]
         if task.kind not in kinds:
             fitting = [
@@ -170,8 +172,8 @@ def resolve_payoff(payoff, task, targets, parameter="payoff"):
                 f"{fitting}, or a metric of scikit-learn for such targets."
             )
         return Payoff(payoff, per_sample=function(task.kind, targets))
-    if payoff in get_scorer_names():
-        return Payoff(payoff, metric=_scorer_metric(payoff, task))
+    if is_scorer or payoff in get_scorer_names():
+        return Payoff(str(payoff), metric=_scorer_metric(payoff, task))
     raise ValueError(
         f"{parameter}={payoff!r} is unknown; use one of {sorted(PAYOFFS)}, a name of "
         "sklearn.metrics.get_scorer_names(), a callable metric(y_true, y_pred), or as "

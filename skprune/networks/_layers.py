@@ -97,8 +97,12 @@ def _fault_of_call(args, kwargs, output):
     """Why what a layer gives cannot be replaced by what it reads, or None."""
     given = [*args, *kwargs.values()]
     is_one = len(given) == 1 and isinstance(given[0], torch.Tensor)
-    if not is_one or kwargs.keys() - {"input"}:
-        return "it is called with other things than one tensor alone, without a name"
+    if not is_one:
+        return (
+            f"it is called with {len(given)} arguments, and not with one tensor alone"
+        )
+    if named := kwargs.keys() - {"input"}:
+        return f"it is called with the keyword {named.pop()!r}; call it as layer(x)"
     if not isinstance(output, torch.Tensor):
         return f"it gives a {type(output).__name__}, and no tensor"
     (x,) = given

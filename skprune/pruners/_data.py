@@ -141,9 +141,10 @@ def split_data(
     n_val = max(n_classes if is_classifier else min(2, n - 1), round(fraction * n))
     if n - n_val < n_classes or counts.min() < 2:
         warnings.warn(
-            f"no hold-out is possible: {n} samples of {n_classes} classes, the rarest "
-            "with one; payoffs are measured on the training samples. Pass X_val and "
-            "y_val.",
+            f"no hold-out is possible: validation_fraction={fraction!r} of {n} samples "
+            f"would leave {n - n_val} for training, of {n_classes} classes, the rarest "
+            f"with {counts.min()} in all; payoffs are measured on the training "
+            "samples. Pass X_val and y_val, or another fraction.",
             SkpruneWarning,
             stacklevel=4,
         )

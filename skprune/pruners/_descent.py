@@ -149,18 +149,18 @@ class Descent:
             `best` where there was none.
         """
         here = best = self.start
-        failed = []
-        while len(here) and (to_the_end or not failed):
+        n_failed = None
+        while len(here) and (to_the_end or n_failed is None):
             values = self._values(here)
             leave = self._leavers(self.strategy, here, values)
             if not leave.any():
                 break
             here = self._step(here, leave, values, epochs)
             if here.score >= self.goal:
-                best, failed = here, []
-            else:
-                failed.append(len(here))
-        return best, failed[0] if failed else len(best)
+                best, n_failed = here, None
+            elif n_failed is None:
+                n_failed = len(here)
+        return best, len(best) if n_failed is None else n_failed
 
     def refine(self, best, n_failed, epochs):
         """Go on in finer steps, down to single players, until none of these holds.
@@ -181,17 +181,18 @@ class Descent:
         """
         # Half of what was too much; each removal that fails is halved again.
         n_leaving = max(1, (len(best) - n_failed) // 2)
+        values = None
         while n_leaving and len(best):
-            found = self._attempt(best, n_leaving, epochs)
+            values = self._values(best) if values is None else values
+            found = self._attempt(best, values, n_leaving, epochs)
             if found is None:
                 n_leaving //= 2
             else:
-                best = found
+                best, values = found, None
         return best
 
-    def _attempt(self, here, n_leaving, epochs):
+    def _attempt(self, here, values, n_leaving, epochs):
         """A network with so many players less that holds, or None."""
-        values = self._values(here)
         for leave in self._candidates(here, values, n_leaving):
             there = self._step(here, leave, values, epochs, refining=True)
             if there.score >= self.goal:

@@ -46,13 +46,13 @@ class ShapleyBucketPruner(BasePruner):
     Parameters
     ----------
     estimator : skorch.NeuralNet or FrozenEstimator of one, default=None
-        A net that is cloned and trained, or a trained net that is pruned as it is. None
-        is `skprune.mlp_classifier()`. The
+        A net that is cloned and trained, or a trained net that is pruned as it is. The
         X given to `fit` then retrains it and judges it; that the net did not see the
-        part that is held out is the user's part.
+        part that is held out is the user's part. None is `skprune.mlp_classifier()`.
     strategy : {"bucket", "below_share", "bottom"} or RemovalStrategy, default="bucket"
         Who leaves in a step: see `Bucket`, `BelowShare` and `Bottom` in
-        `skprune.strategies`.
+        `skprune.strategies`. To search its parameters (``strategy__share``), give an
+        object.
     power_index : {"shapley", "banzhaf", "random", "weight_norm"} or \
             PowerIndexScorer, default="shapley"
         What players are worth. "random" and "weight_norm" (of the weights by which a
@@ -62,13 +62,16 @@ class ShapleyBucketPruner(BasePruner):
         on validation samples, or "reconstruction", the variance of the next
         pre-activations that it still explains. None is `scoring`.
     scoring : str or callable, default=None
-        The score: None is accuracy or R²; or any payoff of `CoalitionEvaluator` but
-        "reconstruction", such as a scorer name of scikit-learn.
+        The score: None is accuracy or R²; or any payoff of `CoalitionEvaluator`, such
+        as a scorer of scikit-learn, its name, or ``metric(y_true, y_pred) -> float``.
+        Games of metrics are slow: ``payoff="log_likelihood"`` scores players faster.
     min_score : float, default=None
         Validation score that has to hold. None: that of the unpruned network less
         `tol`.
     tol : float, default=0.01
-        Loss of score that is allowed where `min_score` is None.
+        Loss of score that is allowed where `min_score` is None, on validation samples;
+        on others the loss may be larger. Where it is less than one of these samples is
+        worth, none more than before may be wrong.
     refine : bool, default=True
         Whether to go on from the smallest network that held in finer steps, with three
         times the epochs: half of the last step that failed, and half of that where it
@@ -91,9 +94,10 @@ class ShapleyBucketPruner(BasePruner):
     full_descent : bool, default=False
         Whether to go on after the score no longer held, to the last player, as in the
         paper. The network is the smallest that held.
-    validation_fraction : float, default=0.1
+    validation_fraction : float, default=0.2
         Share of X held out, stratified by class, where `fit` is given no validation
-        set.
+        set. The fewer samples judge, the more the smallest network that holds was
+        lucky.
     n_jobs : int, default=None
         Threads of the compiled backend. Results do not depend on it.
     random_state : int, RandomState instance or None, default=None
@@ -118,9 +122,10 @@ class ShapleyBucketPruner(BasePruner):
         What each player of the dense net is worth, before it is normalized.
     steps_ : dict of str to ndarray of shape (n_steps, ...)
         The way down, in order: "n_players" and "support" after each step, "score" on
-        validation samples, "removed_value" of those who left (a share of all, where
-        values are normalized), "n_epochs" of retraining, wall-clock "seconds",
-        whether the score "held", and whether the step was "refining".
+        validation samples, "removed_value" of those who left (signed; a share of all,
+        where values are normalized), "n_epochs" of retraining, wall-clock "seconds",
+        whether the score "held", and whether the step was "refining". A step that did
+        not hold is no start for the next; the result is the last one that held.
     path_ : CompressionPath
         Masks and validation scores of the best network of each size.
     min_score_ : float
@@ -217,7 +222,7 @@ class ShapleyBucketPruner(BasePruner):
         players="neurons",
         min_per_layer=1,
         full_descent=False,
-        validation_fraction=0.1,
+        validation_fraction=0.2,
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -292,7 +297,7 @@ class ShapleyBucketPruner(BasePruner):
         if tops_at_1 and self.min_score is not None and self.min_score > 1:
             raise ValueError(
                 f"min_score={self.min_score!r} is above 1, the highest accuracy or R² "
-                "that there is; give a score that the network can reach."
+                "that there is; give a fraction, such as 0.95 for 95 %."
             )
         if self._score_name() == "r2" and (data.y_val == data.y_val[:1]).all():
             warnings.warn(
@@ -335,7 +340,12 @@ class ShapleyBucketPruner(BasePruner):
                 yield
 
         strategy = self.strategy
-        self._say("{} players score {:.4f}", start.players.n_players, start.score)
+        self._say(
+            "{} players score {:.4f}; {:.4f} has to hold",
+            start.players.n_players,
+            start.score,
+            goal,
+        )
         return Descent(
             start,
             goal,
@@ -355,7 +365,8 @@ class ShapleyBucketPruner(BasePruner):
     def _note(self, step):
         """Say what a step led to."""
         self._say(
-            "{} players score {:.4f}, which {}",
+            "{}{} players score {:.4f}, which {}",
+            "refining: " if step.refining else "",
             int(step.support.sum()),
             step.score,
             "holds" if step.held else "does not hold",
@@ -396,6 +407,7 @@ class ShapleyBucketPruner(BasePruner):
             for name, s in [("before", start.stage), ("after", stage)]
         }
         self._output_layer = last_linear(stage.net.module_, stage.example)
+        self._say("ends at {} of {} players", len(best), descent.n_players)
         # Last, for a pruner that was interrupted before is not fitted.
         self.estimator_ = net
         return self

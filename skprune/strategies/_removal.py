@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
+from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,15 @@ class RemovalStrategy(BaseEstimator, ABC):
     """Base class: a rule that says from scores who leaves next.
 
     The lowest scores leave first; a subclass says how many do.
+
+    Examples
+    --------
+    >>> from skprune.strategies import RemovalStrategy
+    >>> class Half(RemovalStrategy):
+    ...     def n_leaving(self, free_values, values):
+    ...         return len(values) // 2
+    >>> Half().leavers([0.1, 0.4, 0.3, 0.2])
+    array([ True, False, False,  True])
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
@@ -62,17 +72,27 @@ class RemovalStrategy(BaseEstimator, ABC):
         free = worst_first[~_secured(worst_first, groups, min_per_group)]
         leave = np.zeros(values.size, dtype=bool)
         if free.size:
-            n_leaving = self._n_leaving(values[free], values)
-            leave[free[: max(1, min(n_leaving, free.size))]] = True
+            n = index(self.n_leaving(values[free], values))
+            leave[free[: max(1, min(n, free.size))]] = True
         return leave
 
     @abstractmethod
-    def _n_leaving(
+    def n_leaving(
         self, free_values: NDArray[np.float64], values: NDArray[np.float64]
     ) -> int:
-        """How many leave, from the scores of those who may, lowest first, and of all.
+        """Say how many leave.
 
-        0 stands for the one with the lowest score.
+        Parameters
+        ----------
+        free_values : ndarray of float64 of shape (n_free,)
+            Scores of the players that may leave, lowest first.
+        values : ndarray of float64 of shape (n_players,)
+            Scores of all players.
+
+        Returns
+        -------
+        n : int
+            How many of the lowest leave; one does at least, and all who may at most.
         """
 
 
@@ -109,9 +129,10 @@ class Bucket(RemovalStrategy):
     def __init__(self, share: float = 0.2) -> None:
         self.share = share
 
-    def _n_leaving(
+    def n_leaving(
         self, free_values: NDArray[np.float64], values: NDArray[np.float64]
     ) -> int:
+        """Length of the longest run of lowest scores whose sum is below the share."""
         # Signed sums may dip below the share again: the longest prefix counts.
         fits = np.flatnonzero(np.cumsum(free_values) < self.share)
         return int(fits[-1]) + 1 if fits.size and values.sum() > 0 else 0
@@ -149,9 +170,10 @@ class BelowShare(RemovalStrategy):
     def __init__(self, factor: float = 0.5) -> None:
         self.factor = factor
 
-    def _n_leaving(
+    def n_leaving(
         self, free_values: NDArray[np.float64], values: NDArray[np.float64]
     ) -> int:
+        """Number of scores below the share of the mean."""
         below = free_values < self.factor * values.mean()
         return int(below.sum()) if values.sum() > 0 else 0
 
@@ -183,9 +205,10 @@ class Bottom(RemovalStrategy):
     def __init__(self, n: int = 1) -> None:
         self.n = n
 
-    def _n_leaving(
+    def n_leaving(
         self, free_values: NDArray[np.float64], values: NDArray[np.float64]
     ) -> int:
+        """The number that was given."""
         return self.n
 
 

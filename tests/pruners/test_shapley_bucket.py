@@ -800,6 +800,8 @@ def test_in_a_pipeline_and_a_grid(table):
 def test_verbose_prints_the_descent(table, table_net, capsys):
     pruner = fit(table_net, table, verbose=1, refine=False)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(pruner.steps_["score"])
+    assert len(lines) == 2 + len(pruner.steps_["score"])
     assert lines[0].startswith("[ShapleyBucketPruner] 16 players score")
-    assert lines[-1].endswith("does not hold")
+    assert lines[0].endswith(f"{pruner.min_score_:.4f} has to hold")
+    assert lines[-2].endswith("does not hold")
+    assert lines[-1].endswith(f"ends at {pruner.players_.n_players} of 16 players")
