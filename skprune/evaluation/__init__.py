@@ -34,6 +34,7 @@ from skprune.evaluation._mlp import (
     is_mlp,
     mlp_classifier,
     mlp_regressor,
+    neurons_of,
 )
 from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
 from skprune.evaluation._reconstruction import LayerGames, check_reconstructible
@@ -93,6 +94,7 @@ __all__ = [
     "mlp_classifier",
     "mlp_regressor",
     "net_targets",
+    "neurons_of",
     "optimizers_of",
     "played_payoff",
     "random_scores",

@@ -19,6 +19,7 @@ __all__ = [
     "is_mlp",
     "mlp_classifier",
     "mlp_regressor",
+    "neurons_of",
 ]
 
 ACTIVATIONS = {
@@ -81,15 +82,8 @@ def build_mlp(
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}; use one of {list(ACTIVATIONS)}.")
-    sizes = np.atleast_1d(np.asarray(hidden_layer_sizes))
-    is_whole = not sizes.size or (sizes.dtype.kind in "iu" and sizes.min() > 0)
-    if sizes.ndim > 1 or not is_whole:
-        raise ValueError(
-            f"hidden_layer_sizes={hidden_layer_sizes!r} must hold one whole number of "
-            "at least 1 for each hidden layer, such as (512, 256)."
-        )
     module = nn.Sequential()
-    widths = [n_inputs, *sizes.tolist()]
+    widths = [n_inputs, *neurons_of(hidden_layer_sizes)]
     for number, (n_read, n_neurons) in enumerate(pairwise(widths), start=1):
         module.add_module(f"hidden_{number}", nn.Linear(n_read, n_neurons))
         module.add_module(f"activation_{number}", ACTIVATIONS[activation]())
@@ -99,6 +93,33 @@ def build_mlp(
     if is_sparse:
         store_by_column(module[0])
     return module
+
+
+def neurons_of(hidden_layer_sizes):
+    """Neurons of each hidden layer, as a list of numbers.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int
+        As the user gave them.
+
+    Returns
+    -------
+    sizes : list of int
+
+    Raises
+    ------
+    ValueError
+        If they are no whole numbers of at least 1.
+    """
+    sizes = np.atleast_1d(np.asarray(hidden_layer_sizes))
+    is_whole = not sizes.size or (sizes.dtype.kind in "iu" and sizes.min() > 0)
+    if sizes.ndim > 1 or not is_whole:
+        raise ValueError(
+            f"hidden_layer_sizes={hidden_layer_sizes!r} must hold one whole number of "
+            "at least 1 for each hidden layer, such as (512, 256)."
+        )
+    return sizes.tolist()
 
 
 def is_mlp(module):
@@ -188,19 +209,17 @@ def mlp_classifier(
     return _net(
         SizedNetClassifier,
         {
-            "hidden_layer_sizes": hidden_layer_sizes,
-            "activation": activation,
-            "dropout": dropout,
+            "module__hidden_layer_sizes": hidden_layer_sizes,
+            "module__activation": activation,
+            "module__dropout": dropout,
         },
-        {"weight_decay": weight_decay},
-        {
-            "criterion": nn.CrossEntropyLoss,
-            "lr": lr,
-            "max_epochs": max_epochs,
-            "batch_size": batch_size,
-            "device": device,
-            **net_params,
-        },
+        weight_decay,
+        criterion=nn.CrossEntropyLoss,
+        lr=lr,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        device=device,
+        **net_params,
     )
 
 
@@ -267,40 +286,37 @@ def mlp_regressor(
     return _net(
         SizedNetRegressor,
         {
-            "hidden_layer_sizes": hidden_layer_sizes,
-            "activation": activation,
-            "dropout": dropout,
+            "module__hidden_layer_sizes": hidden_layer_sizes,
+            "module__activation": activation,
+            "module__dropout": dropout,
         },
-        {"weight_decay": weight_decay},
-        {
-            "criterion": nn.MSELoss,
-            "lr": lr,
-            "max_epochs": max_epochs,
-            "batch_size": batch_size,
-            "device": device,
-            **net_params,
-        },
+        weight_decay,
+        criterion=nn.MSELoss,
+        lr=lr,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        device=device,
+        **net_params,
     )
 
 
-def _net(kind, module, optimizer, params):
+def _net(kind, module, weight_decay, *, device, **params):
     """A net that cuts its batches from tensors, and holds nothing back."""
-    params = {
+    if "optimizer" not in params:
+        params |= {
+            "optimizer": torch.optim.AdamW,
+            "optimizer__weight_decay": weight_decay,
+            # Six times faster where a layer reads a large vocabulary.
+            "optimizer__fused": True,
+        }
+    defaults = {
         "train_split": None,
         "iterator_train": TensorBatches,
         "iterator_train__shuffle": True,
         "iterator_valid": TensorBatches,
         "verbose": 0,
-        **params,
     }
-    if "optimizer" not in params:
-        # Fused steps: six times faster where a layer reads a large vocabulary.
-        optimizer = {**optimizer, "fused": True}
-        params["optimizer"] = torch.optim.AdamW
-        params |= {f"optimizer__{name}": value for name, value in optimizer.items()}
-    params["device"] = device_named(params["device"])
-    arguments = {f"module__{name}": value for name, value in module.items()}
-    return kind(build_mlp, **arguments, **params)
+    return kind(build_mlp, **module, device=device_named(device), **defaults | params)
 
 
 def device_named(name):

@@ -207,14 +207,18 @@ class Descent:
         players = np.flatnonzero(self._leavers(Bottom(_REPAIRED), here, values))
         choices = [np.arange(len(values)) == player for player in players]
         with one_thread():
-            repairer = here.stage.quick_repairer
-            repaired = [repairer.repaired(~leave, self.repair) for leave in choices]
-            # On training samples: the best of many on few validation samples is best
-            # by chance (digits: a validation score 2 points too high).
-            judge, samples = here.stage.judge, repairer.samples
-            worth = np.array([judge(split, samples) for split in repaired])
-        best_first = np.lexsort((values[players], -worth))
+            worth = [self._worth_without(leave, here.stage) for leave in choices]
+        best_first = np.lexsort((values[players], -np.array(worth)))
         return [choices[i] for i in best_first[:_TRAINED]]
+
+    def _worth_without(self, leave, stage):
+        """What a network earns after a quick repair, without training.
+
+        On training samples: the best of many on few validation samples is best by
+        chance (digits: a validation score 2 points too high).
+        """
+        repairer = stage.quick_repairer
+        return stage.judge(repairer.repaired(~leave, self.repair), repairer.samples)
 
     def _values(self, here):
         """What players are worth, as shares of their sum where asked for."""

@@ -14,7 +14,13 @@ from skorch import NeuralNetClassifier
 from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 
-from skprune.evaluation import ACTIVATIONS, TensorBatches, build_mlp, device_named
+from skprune.evaluation import (
+    ACTIVATIONS,
+    TensorBatches,
+    build_mlp,
+    device_named,
+    neurons_of,
+)
 from skprune.pruners._equilibrium import MARKET_CONSTRAINTS, BaseEquilibriumPruner
 
 __all__ = ["BaseEquilibriumMLP", "EquilibriumPrunedMLP"]
@@ -120,22 +126,17 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
 
     def _sizes(self):
         """Neurons of each hidden layer."""
-        sizes = np.atleast_1d(self.hidden_layer_sizes)
-        if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu":
+        sizes = neurons_of(self.hidden_layer_sizes)
+        if not sizes:
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r} must hold one whole "
-                "number for each hidden layer, such as (512, 256)."
+                "number for each hidden layer, and one layer at least, such as (512,)."
             )
-        if sizes.min() < 1:
-            raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} must be at least 1 in "
-                "each layer."
-            )
-        return sizes
+        return np.array(sizes)
 
     def _new_net(self, data):
         """A skorch net around a perceptron for these data."""
-        sizes = self._sizes().tolist()
+        sizes = self._sizes()
         n_outputs = self._n_outputs(data)
         is_sparse = sparse.issparse(data.X)
         module = build_mlp(

@@ -67,10 +67,9 @@ class GTAPPruner(BasePruner):
     Parameters
     ----------
     estimator : skorch.NeuralNet or FrozenEstimator of one, default=None
-        A net that is cloned and trained, or a trained net that is pruned as it is. None
-        is `skprune.mlp_classifier()`. A
+        A net that is cloned and trained, or a trained net that is pruned as it is. A
         frozen net plays on the X given to `fit`; that it did not see them in training
-        is the user's part.
+        is the user's part. None is `skprune.mlp_classifier()`.
     n_players_to_keep : int, float or "auto", default="auto"
         Players of the pruned network: a number, a fraction in (0, 1], or the critical
         size of MCUE.

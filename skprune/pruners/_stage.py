@@ -190,7 +190,7 @@ class Stage:
         """Decides among players of equal score."""
         return weight_norm_scores(self.net.module_, self.players)
 
-    @property
+    @cached_property
     def score(self):
         """What the net earns on the validation samples."""
         return played_payoff(self.split, self.valid, self.task, self.payoff)
@@ -254,11 +254,11 @@ class Stage:
         net = cut_batches(transplant(pruned.net, pruned.net.module_))
         retrain(net, self.data.X, self.data.y, epochs, pruned.players, narrowing)
         pruned = replace(pruned, n_epochs=pruned.n_epochs + len(net.history))
-        before, _ = self._worth(pruned.net, pruned.players)
-        after, payoff = self._worth(net, pruned.players)
-        if not after > before:
+        trained = replace(pruned, net=net, retrained=True)
+        before, after = self.at(pruned), self.at(trained)
+        if not after.judge(after.split) > before.judge(before.split):
             return pruned
-        return replace(pruned, net=net, payoff=payoff, retrained=True)
+        return replace(trained, payoff=after.score)
 
     def at(self, pruned):
         """The stage of a smaller net, on the same samples.
@@ -273,13 +273,6 @@ class Stage:
         stage : Stage
         """
         return Stage(pruned.net, self.data, pruned.players, self._judged_by)
-
-    def _worth(self, net, players):
-        """Fine and plain validation payoff of a net whose every layer may be new."""
-        split = self._split(net.module_, players)
-        samples = self._samples(net, split, self._valid_data)
-        payoff = played_payoff(split, samples, self.task, self.payoff)
-        return self.judge(split, samples), payoff
 
     def _repaired(self, keep, furthest):
         """The rest after the furthest repair that does not lower the payoff."""
