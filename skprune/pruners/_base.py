@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -22,23 +21,26 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch import NeuralNet
 
 from skprune.evaluation import (
     check_net,
     first_rows,
     is_mlp,
-    mlp_classifier,
     net_targets,
-    take_rows,
     task_of,
 )
 from skprune.networks import call, evaluating, tensors_in
 from skprune.pruners._data import check_pair, check_targets, encode, split_data
+from skprune.pruners._nets import (
+    forked_rng,
+    input_types,
+    known_labels,
+    net_of,
+    with_own_module,
+)
 
-__all__ = ["BasePruner", "with_own_module"]
-
-_DRAWING = threading.RLock()
+__all__ = ["BasePruner"]
 
 
 def _classifies(pruner):
@@ -49,14 +51,6 @@ def _classifies(pruner):
             f"estimator is {pruner.estimator!r:.200}."
         )
     return True
-
-
-def _net_of(estimator):
-    """The skorch net: the default one, or out of a `FrozenEstimator`."""
-    if estimator is None:
-        return mlp_classifier()
-    frozen = isinstance(estimator, FrozenEstimator)
-    return estimator.estimator if frozen else estimator
 
 
 class BasePruner(TransformerMixin, BaseEstimator):
@@ -206,7 +200,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         """Tags that follow the net."""
         tags = super().__sklearn_tags__()
-        net = _net_of(self.estimator) if hasattr(self, "estimator") else None
+        net = net_of(self.estimator) if hasattr(self, "estimator") else None
         if isinstance(net, NeuralNet):
             own = get_tags(net)
             tags.estimator_type = own.estimator_type
@@ -236,11 +230,11 @@ class BasePruner(TransformerMixin, BaseEstimator):
 
     def _validated_for(self, net, frozen, X, y, X_val, y_val):
         """The same for a given net."""
-        self._precision, self._keeps_integers = _input_types(net)
-        known = partial(_known_labels, net, frozen)
+        self._precision, self._keeps_integers = input_types(net)
+        known = partial(known_labels, net, frozen)
         return self._validated(X, y, X_val, y_val, known)
 
-    def _validated(self, X, y, X_val, y_val, known_labels):
+    def _validated(self, X, y, X_val, y_val, labels_of):
         """X as the net reads it, y as class indices or columns of values."""
         classifier = is_classifier(self)
         check_pair(X_val, y_val)
@@ -251,7 +245,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
             y_val = check_targets(y_val, classifier, precision)
             X_val = self._checked(X_val)
         if classifier:
-            self.classes_ = _checked_classes(known_labels(X, y))
+            self.classes_ = _checked_classes(labels_of(X, y))
             y = encode(y, self.classes_, "y")
             y_val = None if y_val is None else encode(y_val, self.classes_, "y_val")
         else:
@@ -291,7 +285,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         if self.random_state is None:
             yield
             return
-        with _forked_rng():
+        with forked_rng():
             torch.manual_seed(self._seed() if seed is None else seed)
             yield
 
@@ -310,7 +304,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
         """
         net, frozen = self._checked_net()
         try:
-            with _forked_rng():
+            with forked_rng():
                 if frozen:
                     net = with_own_module(net)
                 else:
@@ -339,7 +333,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
 
     def _checked_net(self):
         """The net inside `estimator`, and whether it is frozen."""
-        net = _net_of(self.estimator)
+        net = net_of(self.estimator)
         if not isinstance(net, NeuralNet):
             raise TypeError(
                 f"estimator must be a skorch net, or one in a FrozenEstimator; got "
@@ -415,42 +409,6 @@ class BasePruner(TransformerMixin, BaseEstimator):
         return twin
 
 
-@contextmanager
-def _forked_rng():
-    """Torch's generator, as before afterwards; it is one for all threads, who wait."""
-    with _DRAWING, torch.random.fork_rng():
-        yield
-
-
-def with_own_module(net):
-    """A net with a copy of the module: hooks and modes are set while it plays.
-
-    `copy.copy` would pickle the module on the way, which not every class allows.
-    """
-    twin = object.__new__(type(net))
-    twin.__dict__.update(net.__dict__, module_=copy.deepcopy(net.module_))
-    return twin
-
-
-def _known_labels(net, frozen, X, y):
-    """Labels that a net tells apart."""
-    if not frozen:
-        known = np.unique(y)
-    elif getattr(net, "classes", None) is not None:
-        known = np.asarray(net.classes)
-    else:
-        # The labels of a skorch net are the indices of its outputs.
-        with _forked_rng():
-            answers = with_own_module(net).predict_proba(take_rows(X, slice(0, 2)))
-        known = np.arange(answers.shape[1])
-    if isinstance(net, NeuralNetBinaryClassifier) and len(known) > 2:
-        raise ValueError(
-            f"y holds {len(known)} classes and estimator is a "
-            "NeuralNetBinaryClassifier; use a NeuralNetClassifier."
-        )
-    return known
-
-
 def _checked_classes(known):
     """Labels, refused where there is one only."""
     if len(known) < 2:
@@ -459,22 +417,6 @@ def _checked_classes(known):
             "two classes at least."
         )
     return known
-
-
-def _input_types(net):
-    """Precision of a net's module, and whether it looks its inputs up in a table."""
-    module = net.module_ if net.initialized_ else net.module
-    if not isinstance(module, torch.nn.Module):
-        try:
-            with _forked_rng():
-                module = clone(net).initialize().module_
-        except Exception:
-            # The module takes its shape in training: no table that we could see.
-            return np.float32, False
-    tables = (torch.nn.Embedding, torch.nn.EmbeddingBag)
-    double = any(p.dtype == torch.float64 for p in module.parameters())
-    is_table = any(isinstance(layer, tables) for layer in module.modules())
-    return np.float64 if double else np.float32, is_table
 
 
 def _n_rows(X):
