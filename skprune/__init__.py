@@ -3,8 +3,8 @@
 A network's units are players, what a subset of them still achieves is a payoff,
 and power indices say what each unit is worth. The subpackages, each of which only
 imports those before it: `games`, `samplers`, `scorers`, `strategies` (without torch),
-`networks`, `evaluation`, `pruners`, `metrics` (torch). The names below are loaded on
-first use, so that the game theory can be used without importing torch.
+`networks`, `evaluation`, `pruners`, `metrics`, `inspection` (torch). The names below
+are loaded on first use, so that the game theory can be used without importing torch.
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ __all__ = [
     "EquilibriumPrunedMLPRegressor",
     "EquilibriumPruner",
     "GTAPPruner",
+    "PowerIndexSelector",
     "ShapleyBucketPruner",
     "mlp_classifier",
     "mlp_regressor",
@@ -29,6 +30,7 @@ _HOMES = {
     "EquilibriumPrunedMLPRegressor": "skprune.pruners",
     "EquilibriumPruner": "skprune.pruners",
     "GTAPPruner": "skprune.pruners",
+    "PowerIndexSelector": "skprune.pruners",
     "ShapleyBucketPruner": "skprune.pruners",
     "mlp_classifier": "skprune.evaluation",
     "mlp_regressor": "skprune.evaluation",

@@ -16,6 +16,7 @@ import skprune
 PACKAGE = Path(skprune.__file__).parent
 LAYERS = [
     {"exceptions"},
+    {"base"},
     {"games"},
     {"samplers"},
     {"scorers"},

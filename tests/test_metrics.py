@@ -501,6 +501,9 @@ def test_successive_halving(easy):
     index = smallest_within_one_standard_error(results)
     assert results["iter"][index] == results["iter"].max()
     assert results["params"][index]["width"] == 10
+    # As the guide says: scikit-learn goes by "score" here, whatever refits.
+    never = partial(smallest_within_one_standard_error, size="nothing")
+    assert search.set_params(refit=never).fit(X, y).best_params_ == {"width": 10}
     penalized = search.set_params(
         scoring=size_penalized_scorer(penalty=5), refit=True
     ).fit(X, y)

@@ -15,7 +15,7 @@ def load_newsgroups(n_words=30_000):
     The test posts were written after the training posts. Headers, quotes and footers
     are in the texts.
     """
-    texts, labels = _from_folder() if "SKPRUNE_DATA" in os.environ else _fetched()
+    texts, labels = load_posts()
     vectorizer = TfidfVectorizer(
         max_features=n_words, sublinear_tf=True, dtype=np.float32
     )
@@ -23,6 +23,11 @@ def load_newsgroups(n_words=30_000):
     X_test = vectorizer.transform(texts["test"])
     y_train, y_test = (np.array(labels[part], np.int64) for part in ("train", "test"))
     return X_train, y_train, X_test, y_test
+
+
+def load_posts():
+    """The posts themselves, and their labels: two dicts of "train" and "test"."""
+    return _from_folder() if "SKPRUNE_DATA" in os.environ else _fetched()
 
 
 def _from_folder():

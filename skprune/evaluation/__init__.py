@@ -3,12 +3,13 @@
 `_evaluator` owns the game: it cuts the module (`_split`), deals the samples to blocks
 (`_lineup`), chooses a payoff (`_payoffs`) and a backend: for tails of Linear layers
 `_compiled`, by Numba (`_kernels` over `_tail*` over `_lane*`), or `_triton_backend`, by
-Triton (`_triton*`); for any module `_batched`, which reruns stages of it (`_division`,
-`_stages`) or shrinks it (`_compaction`). `_reconstruction` plays layers by their
-moments (`_moments`), `_repair` refits survivors in closed form, `_transplant` puts a
-module back into a skorch net, `_uncertainty` finds the critical size, `_baselines`
-gives scores that need no game. For training there are `_batches` and `_sparse_rows`
-(samples as tensors), `_mlp`, `_sample_weights` and `_sized_nets`, skorch nets that take
+Triton (`_triton*`); for columns of sparse samples `_sparse_inputs` (`_stored_entries`,
+`_input_tail`); for any module `_batched`, which reruns stages of it (`_division`,
+`_stages`) or shrinks it (`_compaction`). `_reconstruction` plays layers by moments
+(`_moments`), `_repair` refits survivors in closed form, `_transplant` puts a module
+back into a skorch net, `_uncertainty` finds the critical size, `_baselines` needs no
+game. For training there are `_batches`, `_sparse_rows` (samples as tensors),
+`_column_adamw`, `_mlp`, `_sample_weights` and `_sized_nets`, skorch nets that take
 their widths from the data.
 """
 
@@ -25,7 +26,10 @@ from skprune.evaluation._batches import (
     cut_batches,
     row_numbers,
 )
+from skprune.evaluation._class_weights import class_weights_of, encoded_class_weight
+from skprune.evaluation._column_adamw import ColumnAdamW
 from skprune.evaluation._data import first_rows, net_targets, take_rows
+from skprune.evaluation._device_queue import queued_for
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
 from skprune.evaluation._mlp import (
     ACTIVATIONS,
@@ -36,7 +40,14 @@ from skprune.evaluation._mlp import (
     mlp_regressor,
     neurons_of,
 )
-from skprune.evaluation._payoffs import PAYOFFS, Task, resolve_payoff, task_of
+from skprune.evaluation._payoffs import (
+    PAYOFFS,
+    Task,
+    predictions,
+    resolve_payoff,
+    task_of,
+    weighted_by_class,
+)
 from skprune.evaluation._reconstruction import LayerGames, check_reconstructible
 from skprune.evaluation._repair import REPAIRS, Repairer
 from skprune.evaluation._sample_weights import weighted_samples
@@ -67,6 +78,7 @@ __all__ = [
     "BLOCK_SIZE",
     "Batch",
     "CoalitionEvaluator",
+    "ColumnAdamW",
     "CriticalSize",
     "LayerGames",
     "PAYOFFS",
@@ -84,9 +96,11 @@ __all__ = [
     "check_net",
     "check_reconstructible",
     "check_shrinkable",
+    "class_weights_of",
     "critical_size",
     "cut_batches",
     "device_named",
+    "encoded_class_weight",
     "first_rows",
     "is_mlp",
     "last_linear",
@@ -97,6 +111,8 @@ __all__ = [
     "neurons_of",
     "optimizers_of",
     "played_payoff",
+    "predictions",
+    "queued_for",
     "random_scores",
     "resolve_payoff",
     "retrain",
@@ -113,5 +129,6 @@ __all__ = [
     "uncertainty_bands",
     "weight_gradient_scores",
     "weight_norm_scores",
+    "weighted_by_class",
     "weighted_samples",
 ]

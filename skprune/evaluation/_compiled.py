@@ -9,7 +9,7 @@ from skprune.evaluation._kernels import (
     flip_marginals,
     walk_marginals,
 )
-from skprune.evaluation._linear_tail import chain_fault, tail_of_chain
+from skprune.evaluation._linear_tail import chain_fault, has_kernel, tail_of_chain
 from skprune.games import BlockOrders
 
 __all__ = ["CompiledBackend"]
@@ -38,7 +38,7 @@ class CompiledBackend:
     def fitting(cls, split, features, targets, payoff, n_threads):
         """The backend for a module, or None where it is no tail of Linear layers."""
         links = linear_chain(split)
-        if links is None or payoff.per_sample is None:
+        if links is None or not has_kernel(payoff):
             return None
         on_cpu = features[0].device.type == "cpu"
         if not on_cpu or chain_fault(links, split, features):

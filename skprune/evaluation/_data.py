@@ -12,7 +12,14 @@ from skorch.utils import to_tensor
 from skprune.evaluation._sparse_rows import SparseRows
 from skprune.networks import map_tensors
 
-__all__ = ["batches_of", "concatenate", "first_rows", "net_targets", "take_rows"]
+__all__ = [
+    "as_dense",
+    "batches_of",
+    "concatenate",
+    "first_rows",
+    "net_targets",
+    "take_rows",
+]
 
 
 def batches_of(net, X, batch_size=256):
@@ -24,8 +31,8 @@ def batches_of(net, X, batch_size=256):
         An initialized net.
     X : ndarray, sparse matrix, tensor, dict of these, or what `net` is fitted on
         The samples. Sparse rows come as `SparseRows`, which Linear layers read as they
-        are, and which other layers make dense; as dense ones where most entries are
-        stored.
+        are, and which other layers make dense; as dense ones where most entries of X
+        are stored.
     batch_size : int, default=256
         Number of samples of a batch.
 
@@ -42,10 +49,14 @@ def batches_of(net, X, batch_size=256):
         for batch in net.get_iterator(net.get_dataset(X), training=False):
             yield _on_device(unpack_data(batch)[0], net.device, dtype)
         return
+    # An entry that is stored takes twice the memory of one that is not.
+    is_full = sparse.issparse(X) and 2 * X.nnz > np.prod(X.shape)
     for start in range(0, get_len(X), batch_size):
-        yield _on_device(
-            take_rows(X, slice(start, start + batch_size)), net.device, dtype
-        )
+        batch = take_rows(X, slice(start, start + batch_size))
+        if sparse.issparse(batch) and batch.dtype.kind in "biu":
+            # Counts: what is no amount, such as a token, is not stored sparsely.
+            batch = batch.astype(np.float32)
+        yield _on_device(batch.toarray() if is_full else batch, net.device, dtype)
 
 
 def net_targets(net, y):
@@ -63,16 +74,23 @@ def take_rows(X, rows):
 
 
 def first_rows(net, X, n_rows=2):
-    """A small batch, such as an example input."""
+    """A small batch, such as an example input; a dense one."""
     batch = next(batches_of(net, X, n_rows), None)
     if batch is None:
         raise ValueError("X holds no samples; give at least one.")
-    return map_tensors(lambda tensor: tensor[:n_rows], batch)
+    return map_tensors(lambda tensor: as_dense(tensor)[:n_rows], batch)
+
+
+def as_dense(tensor):
+    """Sparse rows as an ordinary tensor, and any other tensor as it is."""
+    return tensor.to_dense() if isinstance(tensor, SparseRows) else tensor
 
 
 def concatenate(parts):
-    """Join batches of tensors, lists of tensors or dicts of tensors."""
+    """Join batches of tensors, lists or dicts of them; sparse rows stay sparse."""
     first = parts[0]
+    if all(isinstance(part, SparseRows) for part in parts):
+        return SparseRows.joined(parts)
     if isinstance(first, dict):
         return {key: concatenate([part[key] for part in parts]) for key in first}
     if isinstance(first, (list, tuple)):
@@ -96,9 +114,7 @@ def _on_device(batch, device, dtype):
     if isinstance(batch, dict):
         return {key: _on_device(value, device, dtype) for key, value in batch.items()}
     if sparse.issparse(batch):
-        # An entry that is stored takes twice the memory of one that is not.
-        is_full = 2 * batch.nnz > np.prod(batch.shape)
-        batch = batch.toarray() if is_full else SparseRows.from_scipy(batch)
+        batch = SparseRows.from_scipy(batch)
     if hasattr(batch, "iloc"):
         # A frame may give a read-only view, which torch warns about.
         batch = np.array(batch.to_numpy())

@@ -10,9 +10,12 @@ from skorch import NeuralNet
 
 from skprune.evaluation._batched import BatchedBackend
 from skprune.evaluation._compiled import CompiledBackend
-from skprune.evaluation._data import batches_of, concatenate, first_rows
+from skprune.evaluation._data import as_dense, batches_of, concatenate, first_rows
 from skprune.evaluation._lineup import dealt_rows
+from skprune.evaluation._memory import free_memory
 from skprune.evaluation._payoffs import predictions, resolve_payoff, task_of
+from skprune.evaluation._sparse_inputs import SparseInputsBackend
+from skprune.evaluation._sparse_rows import SparseRows
 from skprune.evaluation._split import split_module
 from skprune.evaluation._triton_backend import TritonBackend
 from skprune.games import (
@@ -43,21 +46,25 @@ class CoalitionEvaluator(Game):
         A fitted (initialized) net. It is not changed; after further training make a
         new evaluator, for this one has read the weights.
     X : ndarray, sparse matrix, tensor or dict of these, of n_samples rows
-        The samples, as the net's module reads them; best unseen in training.
+        The samples, as the net's module reads them; best unseen in training. Where the
+        players are the inputs of a Linear layer that reads a sparse matrix, such as the
+        words of a vocabulary, it is never made dense.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Class indices 0, 1, ... or the values of a regression.
     players : str, list of (kind, layer) pairs or Players, default="neurons"
         Who plays; see `skprune.networks.find_players`. Single weights and whole layers
         are played by the batched backend.
     payoff : str or callable, default="accuracy"
-        "accuracy", "smoothed_accuracy" (accuracy plus a twentieth of the true class's
-        mean probability), "log_likelihood" (mean, in nats), "true_class_probability",
-        "margin", "r2", "neg_mean_squared_error", a scorer name of scikit-learn, or a
-        metric ``metric(y_true, y_pred) -> float``.
-    backend : {"auto", "batched", "compiled", "triton"}, default="auto"
-        "compiled" plays tails of Linear layers on the CPU, "triton" on a CUDA device
-        and "batched" any module. Where "auto" cannot play such a tail on a CUDA device
-        by Triton, a `SkpruneWarning` says why.
+        "accuracy", "weighted_accuracy" (in which samples count as their class does in
+        the net's criterion), "smoothed_accuracy" (accuracy plus a twentieth of the true
+        class's mean probability), "log_likelihood" (mean, in nats),
+        "true_class_probability", "margin", "r2", "neg_mean_squared_error", a scorer
+        name of scikit-learn, or a metric ``metric(y_true, y_pred) -> float``.
+    backend : {"auto", "batched", "compiled", "sparse", "triton"}, default="auto"
+        "compiled" plays tails of Linear layers on the CPU, "triton" on a CUDA device,
+        "sparse" the columns of sparse samples, and "batched" any module. Where "auto"
+        cannot play a tail of Linear layers on a CUDA device by Triton, a
+        `SkpruneWarning` says why.
     memory_budget : int, default=None
         Bytes that one batched pass of a thread may take, roughly. None for a share of
         the free memory: at most 16 MB on a CPU, where more only leaves its cache.
@@ -72,7 +79,8 @@ class CoalitionEvaluator(Game):
         Number of players.
     n_blocks : int
         Number of blocks of 16 samples, each of which may play its own orders; 1 for a
-        payoff that is no mean over samples.
+        payoff that is no mean over samples. With sparse inputs as players the blocks
+        are larger where an order for each would be more than four million numbers.
     players : Players
         The players.
     backend_ : str
@@ -121,10 +129,10 @@ class CoalitionEvaluator(Game):
         n_jobs=None,
     ):
         check_net(net)
-        if backend not in ("auto", "batched", "compiled", "triton"):
+        if backend not in ("auto", "batched", "compiled", "sparse", "triton"):
             raise ValueError(
-                f"backend={backend!r}; use 'auto', 'batched' or 'compiled', or "
-                "'triton' for a net on a GPU."
+                f"backend={backend!r}; use 'auto', 'batched' or 'compiled', 'sparse' "
+                "for columns of a sparse X, or 'triton' for a net on a GPU."
             )
         module = net.module_
         self.task = task_of(net)
@@ -146,14 +154,16 @@ class CoalitionEvaluator(Game):
             features, targets = map_tensors(
                 lambda x: x[rows.to(x.device)], (features, targets)
             )
-        args = (split, features, targets, self.task, self.payoff)
         n_threads = effective_n_jobs(n_jobs)
         # On a device the operations run side by side already.
         alone = n_jobs is None or net.device != "cpu"
+        args = targets, self.task, self.payoff, memory_budget
+        args = (*args, None if alone else n_threads)
         with evaluating(module):
-            self._batched = BatchedBackend(
-                *args, memory_budget, None if alone else n_threads
-            )
+            self._batched = _sparse_inputs(backend, split, features, args)
+            if self._batched is None:
+                features = _made_dense(features)
+                self._batched = BatchedBackend(split, features, *args)
         n_outputs = self._check_outputs(targets)
         # To native backends one output is the logit of the second of two classes.
         if self.task.kind == "multiclass" and n_outputs == 1 and backend == "auto":
@@ -166,6 +176,8 @@ class CoalitionEvaluator(Game):
 
     def _native(self, backend, data, n_threads, memory_budget):
         """The backend with kernels of its own that fits, or None."""
+        if self._batched.name == "sparse":
+            return None
         if backend in ("auto", "compiled"):
             native = CompiledBackend.fitting(*data, n_threads)
             if native:
@@ -245,10 +257,39 @@ class CoalitionEvaluator(Game):
         answers = predictions(logits, self.task.kind).cpu().numpy()
         return answers[:, self._rows.argsort()]
 
+    def sample_payoffs(self, coalitions):
+        """What each sample earns, whose mean is the payoff.
+
+        Parameters
+        ----------
+        coalitions : ndarray of bool of shape (n_coalitions, n_players)
+            True where a player is present.
+
+        Returns
+        -------
+        payoffs : ndarray of float64 of shape (n_coalitions, n_samples)
+            Their spread says how sure a payoff is.
+
+        Raises
+        ------
+        ValueError
+            If the payoff is no mean over samples.
+        """
+        if self.payoff.metric is not None:
+            raise ValueError(
+                f"payoff={self.payoff.name!r} is no mean over samples, so that a "
+                "sample earns nothing by itself; resample X and y to see its spread."
+            )
+        coalitions = check_coalitions(coalitions, self.n_players)
+        with self._evaluating():
+            logits = self._batched.logits(coalitions)
+        earned = self.payoff.per_sample(logits, self._batched.targets)
+        return earned.double().cpu().numpy()[:, self._rows.argsort()]
+
     def _walk(self, start, free, orders):
         """Native walk of the free players, with or without an axis of blocks."""
         orders = self._with_blocks(orders)
-        if self.backend_ != "compiled":
+        if self.backend_ not in ("compiled", "sparse"):
             orders = np.asarray(orders)
         with self._evaluating():
             return self._backend.walk(start, free, orders)
@@ -361,6 +402,38 @@ def check_net(net):
         )
 
 
+def _sparse_inputs(backend, split, features, args):
+    """The backend for the columns of sparse samples; None where others play."""
+    if backend not in ("auto", "sparse"):
+        return None
+    found = SparseInputsBackend.fitting(split, features, *args)
+    if found is None and backend == "sparse":
+        raise ValueError(
+            "backend='sparse' plays the inputs of one Linear layer that reads the rows "
+            "of a SciPy matrix, less than half of it stored, and nothing else of the "
+            "net may read them; use backend='auto'."
+        )
+    return found
+
+
+def _made_dense(features):
+    """Features of which none are sparse, refused where memory cannot hold them."""
+    sizes = [
+        (tensor.numel() * tensor.element_size(), tuple(tensor.shape))
+        for tensor in tensors_in(features)
+        if isinstance(tensor, SparseRows)
+    ]
+    n_bytes, shape = max(sizes, default=(0, ()))
+    if n_bytes > free_memory() // 2:
+        raise ValueError(
+            f"X would take {n_bytes / 2**30:.1f} GiB as a dense matrix of shape "
+            f"{shape}: it stays sparse only with backend='auto' and players='inputs' "
+            "of a Linear layer that alone reads it. Use these, fewer columns or fewer "
+            "samples."
+        )
+    return map_tensors(as_dense, features)
+
+
 def _check_samples(features, targets):
     """Refuse samples with NaN, or none, or of two lengths."""
     tensors = tensors_in(features)
@@ -374,7 +447,8 @@ def _check_samples(features, targets):
     if targets.is_floating_point() and not torch.isfinite(targets).all():
         raise ValueError("y holds NaN or infinity; drop or impute such samples.")
     for tensor in tensors:
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        values = tensor.entries()[0] if isinstance(tensor, SparseRows) else tensor
+        if values.is_floating_point() and not torch.isfinite(values).all():
             raise ValueError(
                 "X holds NaN or infinity, or the layers before the first players make "
                 "them; impute or scale X."

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skprune.evaluation._lane_payoffs import PAYOFFS
 from skprune.evaluation._tail import Tail, lay_out
 
-__all__ = ["chain_fault", "tail_of_chain"]
+__all__ = ["chain_fault", "has_kernel", "tail_of_chain"]
+
+
+def has_kernel(payoff):
+    """Whether the kernels can play a payoff."""
+    # R² is laid out as a squared error.
+    is_mean = payoff.per_sample is not None
+    return is_mean and (payoff.name == "r2" or payoff.name in PAYOFFS)
 
 
 def chain_fault(links, split, features):

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-__all__ = ["default_budget", "is_out_of_memory", "release_memory"]
+__all__ = ["default_budget", "free_memory", "is_out_of_memory", "release_memory"]
 
 # Measured on four networks: up to 16 MB a pass gets faster, or stays as fast; larger
 # ones leave the processor's cache and cost up to half as much again.
@@ -38,7 +38,7 @@ def default_budget(device):
     """
     if device.type == "cuda":
         return min(_MOST_ON_CUDA, torch.cuda.mem_get_info(device)[0] // 4)
-    return min(_MOST_ON_CPU, _free_memory() // 8)
+    return min(_MOST_ON_CPU, free_memory() // 8)
 
 
 def is_out_of_memory(error):
@@ -67,7 +67,7 @@ def release_memory():
         torch.cuda.empty_cache()
 
 
-def _free_memory():
+def free_memory():
     """Bytes of memory that the machine can still give, by what its system tells."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

@@ -9,7 +9,12 @@ import torch
 from torch import nn
 
 from skprune.evaluation._batches import TensorBatches
-from skprune.evaluation._sized_nets import SizedNetClassifier, SizedNetRegressor
+from skprune.evaluation._column_adamw import ColumnAdamW
+from skprune.evaluation._sized_nets import (
+    SizedNetClassifier,
+    SizedNetRegressor,
+    leave_out_defaults,
+)
 from skprune.evaluation._sparse_rows import store_by_column
 
 __all__ = [
@@ -149,6 +154,7 @@ def mlp_classifier(
     max_epochs=20,
     batch_size=64,
     weight_decay=0.1,
+    class_weight=None,
     device="auto",
     **net_params,
 ):
@@ -170,11 +176,15 @@ def mlp_classifier(
         Samples of a step.
     weight_decay : float, default=0.1
         Of AdamW; another ``optimizer=`` brings its own.
+    class_weight : dict, "balanced" or None, default=None
+        What a sample of each class counts in the loss, and in the repairs and default
+        scores of a pruner around the net. A dict is from the labels that `fit` is given
+        to weights; labels that it does not name weigh 1. "balanced": in inverse
+        proportion to how often a class is met in y.
     device : str or torch.device, default="auto"
         Where to train; "auto" is a GPU where there is one.
     **net_params
-        Any other parameter of `skorch.NeuralNetClassifier`, such as ``callbacks=`` or
-        ``criterion__weight=``.
+        Any other parameter of `skorch.NeuralNetClassifier`, such as ``callbacks=``.
 
     Returns
     -------
@@ -214,12 +224,12 @@ def mlp_classifier(
             "module__dropout": dropout,
         },
         weight_decay,
-        criterion=nn.CrossEntropyLoss,
         lr=lr,
         max_epochs=max_epochs,
         batch_size=batch_size,
         device=device,
-        **net_params,
+        class_weight=class_weight,
+        **{"criterion": nn.CrossEntropyLoss, **net_params},
     )
 
 
@@ -291,12 +301,11 @@ def mlp_regressor(
             "module__dropout": dropout,
         },
         weight_decay,
-        criterion=nn.MSELoss,
         lr=lr,
         max_epochs=max_epochs,
         batch_size=batch_size,
         device=device,
-        **net_params,
+        **{"criterion": nn.MSELoss, **net_params},
     )
 
 
@@ -304,7 +313,7 @@ def _net(kind, module, weight_decay, *, device, **params):
     """A net that cuts its batches from tensors, and holds nothing back."""
     if "optimizer" not in params:
         params |= {
-            "optimizer": torch.optim.AdamW,
+            "optimizer": ColumnAdamW,
             "optimizer__weight_decay": weight_decay,
             # Six times faster where a layer reads a large vocabulary.
             "optimizer__fused": True,
@@ -331,3 +340,7 @@ def device_named(name):
             "'cuda:0'."
         ) from error
     return name
+
+
+leave_out_defaults(mlp_classifier(device="cpu"))
+leave_out_defaults(mlp_regressor(device="cpu"))

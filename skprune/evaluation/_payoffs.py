@@ -16,7 +16,15 @@ from torch.nn import functional
 
 from skprune.evaluation._lane_payoffs import SMOOTHING
 
-__all__ = ["PAYOFFS", "Payoff", "Task", "resolve_payoff", "task_of"]
+__all__ = [
+    "PAYOFFS",
+    "Payoff",
+    "Task",
+    "predictions",
+    "resolve_payoff",
+    "task_of",
+    "weighted_by_class",
+]
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,16 @@ class Task:
             self.kind == "multiclass"
         )
 
+    @property
+    def class_weights(self):
+        """What classes weigh in the criterion, as a tensor; None where all do alike."""
+        if self.kind == "multiclass":
+            return getattr(self.criterion, "weight", None)
+        weight = getattr(self.criterion, "pos_weight", None)
+        if self.kind == "regression" or weight is None or weight.numel() != 1:
+            return None
+        return torch.cat([torch.ones_like(weight).reshape(1), weight.reshape(1)])
+
     def targets(self, y, device):
         """Targets as a tensor: class indices, or floats of shape (n_samples, q)."""
         if self.kind == "regression":
@@ -78,8 +96,8 @@ class Task:
 
     def loss(self, logits, targets):
         """The convex loss that a refit of the output layer minimises."""
-        weight = getattr(self.criterion, "weight", None)
         if self.kind == "multiclass":
+            weight = self.class_weights
             return functional.cross_entropy(logits, targets, weight=weight)
         if self.kind == "binary":
             return functional.binary_cross_entropy_with_logits(
@@ -139,7 +157,8 @@ def resolve_payoff(payoff, task, targets, parameter="payoff"):
     Parameters
     ----------
     payoff : str or callable
-        A name of `PAYOFFS`, a scorer of scikit-learn or its name, or a metric
+        A name of `PAYOFFS`, "weighted_accuracy" (with the class weights of the
+        criterion), a scorer of scikit-learn or its name, or a metric
         ``metric(y_true, y_pred) -> float``, larger is better.
     task : Task
         What the outputs mean.
@@ -161,6 +180,9 @@ def resolve_payoff(payoff, task, targets, parameter="payoff"):
     if callable(payoff) and not is_scorer:
         name = getattr(payoff, "__name__", repr(payoff))
         return Payoff(name, metric=_predicting_metric(payoff, task))
+    if not is_scorer and payoff == "weighted_accuracy" and task.kind in _CLASSIFICATION:
+        accuracy = resolve_payoff("accuracy", task, targets)
+        return weighted_by_class(accuracy, task, targets)
     if not is_scorer and payoff in PAYOFFS:
         kinds, function = PAYOFFS[payoff]
         if task.kind not in kinds:
@@ -175,14 +197,56 @@ def resolve_payoff(payoff, task, targets, parameter="payoff"):
     if is_scorer or payoff in get_scorer_names():
         return Payoff(str(payoff), metric=_scorer_metric(payoff, task))
     raise ValueError(
-        f"{parameter}={payoff!r} is unknown; use one of {sorted(PAYOFFS)}, a name of "
+        f"{parameter}={payoff!r} is unknown; use one of "
+        f"{sorted([*PAYOFFS, 'weighted_accuracy'])}, a name of "
         "sklearn.metrics.get_scorer_names(), a callable metric(y_true, y_pred), or as "
         "payoff of a pruner 'reconstruction'."
     )
 
 
+def weighted_by_class(payoff, task, targets):
+    """A payoff in which samples count as much as their class does in the criterion.
+
+    Parameters
+    ----------
+    payoff : Payoff
+        A mean over samples.
+    task : Task
+        What the outputs mean.
+    targets : tensor
+        Targets of the samples over which class weights have mean 1.
+
+    Returns
+    -------
+    payoff : Payoff
+        The same one where all classes weigh alike.
+    """
+    weights = task.class_weights
+    if weights is None:
+        return payoff
+    weights = weights / weights[targets].mean()
+
+    def per_sample(logits, y):
+        return payoff.per_sample(logits, y) * weights[y]
+
+    return Payoff(f"weighted_{payoff.name}", per_sample)
+
+
 def predictions(logits, kind):
-    """Class indices, or values; the lowest class wins a tie, as in `torch.argmax`."""
+    """What outputs predict; the lowest class wins a tie, as in `torch.argmax`.
+
+    Parameters
+    ----------
+    logits : tensor of shape (..., n_samples, n_outputs)
+        Outputs.
+    kind : {"multiclass", "binary", "regression"}
+        See `Task`.
+
+    Returns
+    -------
+    predictions : tensor of shape (..., n_samples) or (..., n_samples, n_outputs)
+        Class indices, or values.
+    """
     if kind == "multiclass":
         return logits.argmax(-1)
     if kind == "binary":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skprune.evaluation._memory import free_memory
 from skprune.evaluation._moments import (
     Moments,
     columns_of,
@@ -213,6 +214,8 @@ def check_reconstructible(players):
     UnsupportedNetworkError
         If single weights or whole layers are players: they are no columns of what a
         layer reads.
+    ValueError
+        If memory cannot hold the moments of all pairs of a layer's columns.
     """
     for kind, layers in (("weights", players.weights), ("layers", players.layers)):
         if layers:
@@ -221,6 +224,17 @@ def check_reconstructible(players):
                 "game, which is about what the next layer reads; use another payoff, "
                 "such as payoff='accuracy', or give neurons, filters or inputs alone."
             )
+    widths = {name: len(owners) for name, owners in players.consumers.items()}
+    widest = max(widths, key=widths.get, default=None)
+    # Sums, moments and what is solved, in double precision.
+    needed = 24 * widths.get(widest, 0) ** 2
+    if needed > free_memory():
+        raise ValueError(
+            f"payoff='reconstruction' needs the moments of all pairs of the "
+            f"{widths[widest]} columns that layer {widest!r} reads, which take "
+            f"{needed / 2**30:.0f} GiB; use a payoff that is played on samples, such "
+            "as payoff='log_likelihood', or fewer columns."
+        )
 
 
 def _scaled(cross, variances, weight):

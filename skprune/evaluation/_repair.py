@@ -14,6 +14,10 @@ __all__ = ["REPAIRS", "Repairer"]
 
 REPAIRS = ("none", "output", "layers")
 
+# Share of its answers that an opened ReLU still cuts off, and the samples it is
+# measured on.
+_CUT_OFF, _FEW = 0.02, 4096
+
 
 class _Seen(Exception):  # noqa: N818
     """Ends a forward pass at the layer whose input was wanted."""
@@ -26,7 +30,10 @@ class Repairer:
     of its pre-activation in the dense network on what it reads in the pruned one.
     Behind a ReLU only the positive part of a pre-activation matters: where the dense
     one is negative, any negative answer is as good, and the regression is repeated
-    with its own negative answers as targets. Then the output layer is refitted on the
+    with its own negative answers as targets. Or such a layer is opened: it is refitted
+    to all of the pre-activation, and its biases are raised until hardly an answer is
+    negative. Few survivors tell more that way, for nothing of what they know is cut
+    off; many do better with the corners. Then the output layer is refitted on the
     training targets, a convex problem that starts from the regression. Layers that read
     no units that are players keep their weights, but for the output layer; one whose
     single weights are players keeps them too, for a refit would give back those that
@@ -70,7 +77,7 @@ class Repairer:
         self.samples: Samples = samples.subset(most)
         self._dense = {}
 
-    def repaired(self, keep, method="layers"):
+    def repaired(self, keep, method="layers", opened=False):
         """The rest of the module without the players that leave, refitted.
 
         Parameters
@@ -79,6 +86,8 @@ class Repairer:
             Who stays.
         method : {"none", "output", "layers"}, default="layers"
             Leave the weights, refit the output layer, or refit layer by layer.
+        opened : bool, default=False
+            Whether layers in front of a ReLU are opened when they are refitted.
 
         Returns
         -------
@@ -94,12 +103,17 @@ class Repairer:
             if method == "layers":
                 for name in self._trace.names:
                     if not is_within(name, left):
-                        self._refit_layer(pruned, name, keep)
+                        self._refit_layer(pruned, name, keep, opened)
             if method != "none" and self._trace.output is not None:
                 self._refit_output(pruned)
         return pruned
 
-    def _refit_layer(self, pruned, name, keep):
+    @property
+    def opens(self):
+        """Whether there is a layer that `repaired` can open."""
+        return not self._rectified.isdisjoint(self._trace.names)
+
+    def _refit_layer(self, pruned, name, keep, opened):
         """Regress a layer's dense outputs on what it reads now."""
         layer = pruned.layer_in(pruned.rest, name)
         columns = self._read(pruned, layer)
@@ -112,8 +126,15 @@ class Repairer:
         centred = layer.bias is not None
         for x, z in zip(columns.split(4096), targets.split(4096), strict=True):
             moments.update(x, z)
-        rounds = self.n_rectified if name in self._rectified else 0
+        is_cut = name in self._rectified
+        opened = opened and is_cut and centred
+        rounds = self.n_rectified if is_cut and not opened else 0
         weight, bias = _ridge(moments, columns, targets, self.ridge, rounds, centred)
+        if opened:
+            some = columns[:: -(-len(columns) // _FEW)]
+            answers = torch.addmm(bias, some, weight.T)
+            rank = 1 + int(_CUT_OFF * len(some))
+            bias = bias - answers.kthvalue(rank, dim=0).values.clamp_max(0)
         layer.weight.copy_(weight.reshape(layer.weight.shape))
         if centred:
             layer.bias.copy_(bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, Signature, signature
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -9,16 +11,36 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.utils import to_numpy
 from torch import nn
 
-__all__ = ["SizedNetClassifier", "SizedNetRegressor"]
+from skprune.base import Documented
+from skprune.evaluation._class_weights import class_weights_of
+
+__all__ = ["SizedNetClassifier", "SizedNetRegressor", "leave_out_defaults"]
 
 
-class _SizedByData:
+class _SizedByData(Documented):
     """Builds its module for the widths of the data that it is fitted on.
 
     `module` is a function or class that takes ``n_inputs``, ``n_outputs`` and
     ``is_sparse``, beside what the ``module__`` parameters say. Where it is a module
     already, as after pruning, nothing of this happens.
     """
+
+    def get_params(self, deep=True, **kwargs):
+        """Parameters of the net, without the list of their names that skorch keeps.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to add those of parts.
+        **kwargs : dict
+            See `skorch.NeuralNet.get_params`.
+
+        Returns
+        -------
+        params : dict
+        """
+        params = super().get_params(deep=deep, **kwargs)
+        return {k: v for k, v in params.items() if k != "_params_to_validate"}
 
     def sized_for(self, X, y):
         """Take the widths of the module from data, before `initialize`.
@@ -50,6 +72,7 @@ class _SizedByData:
             "n_outputs": self._count_outputs(y),
             "is_sparse": sparse.issparse(X),
         }
+        self._weigh(y)
         return self
 
     def initialize_module(self):
@@ -107,6 +130,7 @@ class _SizedByData:
         self : skorch.NeuralNet
         """
         if not self.initialized_:
+            self._check_partial()
             self._size(X, y if classes is None else classes)
         # skorch knows no lists.
         y = None if y is None else self._as_targets(y)
@@ -132,13 +156,94 @@ class _SizedByData:
         return super().get_dataset(X, y)
 
     def _size(self, X, y):
-        """Take the widths, where the module is still to be built."""
-        if not isinstance(self.module, nn.Module):
+        """Take the widths, where the module is still to be built, and class weights."""
+        if isinstance(self.module, nn.Module):
+            self._weigh(y)
+        else:
             self.sized_for(X, y)
+
+    def _weigh(self, y):
+        """Take the weights of the classes, where there are some."""
+
+    def _check_partial(self):
+        """Refuse what cannot be told from the first samples."""
+
+    def _doc_link_url_param_generator(self):
+        """The page of the function that makes such nets."""
+        return {"estimator_module": "skprune.evaluation", "estimator_name": self._maker}
 
 
 class SizedNetClassifier(_SizedByData, NeuralNetClassifier):
-    """Classifier whose module takes its widths from the data, see `mlp_classifier`."""
+    """Classifier whose module takes its widths from the data, see `mlp_classifier`.
+
+    Parameters
+    ----------
+    module : callable or torch.nn.Module
+        Builds the module from its widths.
+    *args
+        Passed to `skorch.NeuralNetClassifier`.
+    class_weight : dict, "balanced" or None, default=None
+        See `mlp_classifier`. It becomes the criterion's ``weight`` in `fit`.
+    **kwargs
+        Passed to `skorch.NeuralNetClassifier`.
+    """
+
+    _maker = "mlp_classifier"
+
+    def __init__(self, module, *args, class_weight=None, **kwargs):
+        super().__init__(module, *args, **kwargs)
+        self.class_weight = class_weight
+
+    def get_params_for(self, prefix):
+        """Arguments of a part of the net; those of the criterion with class weights."""
+        params = super().get_params_for(prefix)
+        if prefix != "criterion" or self.class_weight is None:
+            return params
+        self._check_weighable(params)
+        if not hasattr(self, "class_weights_"):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} needs the labels: call fit(X, y), "
+                "or sized_for(X, y) before initialize()."
+            )
+        weight = torch.as_tensor(self.class_weights_, dtype=torch.float32)
+        return {**params, "weight": weight}
+
+    def _check_weighable(self, params):
+        """Refuse criteria that know no class weights, or have some already."""
+        kind = self.criterion
+        kind = type(kind) if isinstance(kind, nn.Module) else kind
+        if "weight" not in signature(kind).parameters:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} needs a criterion with a "
+                f"parameter `weight`, and {kind.__name__} has none; use "
+                "torch.nn.CrossEntropyLoss, or leave class_weight=None."
+            )
+        if params.get("weight") is not None:
+            raise ValueError(
+                f"both class_weight={self.class_weight!r} and criterion__weight are "
+                "set; leave one of them out."
+            )
+
+    def _check_partial(self):
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight={self.class_weight!r} needs all labels, and partial_fit "
+                "sees some; give a dict from class indices to weights, or call fit."
+            )
+
+    def _weigh(self, y):
+        vars(self).pop("class_weights_", None)
+        if self.class_weight is not None:
+            self.class_weights_ = class_weights_of(
+                self.class_weight, self._as_targets(y), self._n_classes(y)
+            )
+
+    def _n_classes(self, y):
+        """Number of outputs, where the module is built already too."""
+        if not isinstance(self.module, nn.Module):
+            return self.widths_["n_outputs"]
+        last = [layer for layer in self.module.modules() if type(layer) is nn.Linear]
+        return last[-1].out_features if last else self._count_outputs(y)
 
     def _count_outputs(self, y):
         known = y if self.classes is None else self.classes
@@ -159,6 +264,11 @@ class SizedNetClassifier(_SizedByData, NeuralNetClassifier):
 class SizedNetRegressor(_SizedByData, NeuralNetRegressor):
     """Regressor whose module takes its widths from the data, see `mlp_regressor`."""
 
+    _maker = "mlp_regressor"
+
+    def __init__(self, module, *args, **kwargs):
+        super().__init__(module, *args, **kwargs)
+
     def __sklearn_tags__(self):
         """Tags of a regressor that may predict several outputs."""
         tags = super().__sklearn_tags__()
@@ -172,6 +282,20 @@ class SizedNetRegressor(_SizedByData, NeuralNetRegressor):
         y = _as_array(y).astype(np.float32, copy=False)
         # One column, that the squared error is not taken between all pairs of samples.
         return y.reshape(len(y), -1)
+
+
+def leave_out_defaults(net):
+    """Let representations of nets like this one name what differs from it, alone.
+
+    scikit-learn compares parameters with the signature of the class, and skorch's has
+    none of those with two underscores.
+    """
+    first = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+    others = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=value)
+        for name, value in net.get_params(deep=False).items()
+    ]
+    type(net).__init__.__signature__ = Signature([first, *others])
 
 
 def _is_opaque(X):

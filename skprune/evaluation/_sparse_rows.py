@@ -44,8 +44,9 @@ class SparseRows(torch.Tensor):
     """A matrix of sparse rows that behaves as the dense tensor it stands for.
 
     `torch.nn.functional.linear`, and so every Linear layer, reads it without making it
-    dense, by `torch.nn.functional.embedding_bag`. Any other function makes it dense
-    first, once.
+    dense, by `torch.nn.functional.embedding_bag`. Rows that are picked, as by
+    ``rows[index]``, are sparse copies, and a Dropout in evaluation hands it on. Any
+    other function makes it dense first, once.
 
     Parameters
     ----------
@@ -109,6 +110,38 @@ class SparseRows(torch.Tensor):
         parts = (x if x.flags.writeable else x.copy() for x in parts)
         return cls(*map(torch.from_numpy, parts), matrix.shape[1])
 
+    @classmethod
+    def joined(cls, parts):
+        """Put the rows of several matrices below each other.
+
+        Parameters
+        ----------
+        parts : list of SparseRows
+            Matrices of equal width; at least one.
+
+        Returns
+        -------
+        rows : SparseRows of shape (n_rows, n_columns)
+        """
+        values, columns, starts = zip(*(part.entries() for part in parts), strict=True)
+        ends = torch.cat([own.diff().long() for own in starts]).cumsum(0)
+        ends = torch.nn.functional.pad(ends, (1, 0)).to(starts[0].dtype)
+        return cls(torch.cat(values), torch.cat(columns), ends, parts[0]._n_columns)
+
+    def entries(self):
+        """What is stored.
+
+        Returns
+        -------
+        values : tensor of shape (n_entries,)
+            The values, row after row.
+        columns : int tensor of shape (n_entries,)
+            Column of each value.
+        starts : int tensor of shape (n_rows + 1,)
+            Where each row begins among the values, and where the last one ends.
+        """
+        return self._entries
+
     def to_dense(self):
         """The same matrix as an ordinary tensor.
 
@@ -147,12 +180,27 @@ class SparseRows(torch.Tensor):
                 return _linear(first, *args[1:], **_without(kwargs, "input"))
             if func in _ENTRYWISE:
                 return first._with_values(func, *args[1:], **kwargs)
+            if func is _TENSOR.__getitem__ and _names_rows(args[1]):
+                return first._rows(args[1])
+            if func is functional.dropout and not _drops(*args[1:], **kwargs):
+                return first
         return func(*_densified(args), **_densified(kwargs))
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         """Make dense what reaches torch by a way past `__torch_function__`."""
         return func(*_densified(args), **_densified(kwargs or {}))
+
+    def _rows(self, index):
+        """Some rows, by a slice or by their numbers."""
+        values, columns, starts = self._entries
+        index = torch.arange(len(starts) - 1, device=starts.device)[index]
+        counts, first = starts.diff()[index].long(), starts[index].long()
+        ends = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        places = torch.arange(int(ends[-1]), device=starts.device)
+        places += torch.repeat_interleave(first - ends[:-1], counts)
+        ends = ends.to(starts.dtype)
+        return SparseRows(values[places], columns[places], ends, self._n_columns)
 
     def _with_values(self, function, *args, **kwargs):
         """The rows with their values copied, moved or cast."""
@@ -213,6 +261,18 @@ def _linear(rows, weight, bias=None):
         include_last_offset=True,
     )
     return out if bias is None else out + bias
+
+
+def _names_rows(key):
+    """Whether a key picks whole rows, and keeps the axis that they are along."""
+    if isinstance(key, torch.Tensor):
+        return key.ndim == 1
+    return isinstance(key, slice)
+
+
+def _drops(input=None, p=0.5, training=True, inplace=False):
+    """Whether a dropout of these arguments changes anything."""
+    return training and p > 0
 
 
 def _densified(value):

@@ -79,8 +79,11 @@ def transplant(net, module):
         for name, value in clone(net).get_params(deep=False).items()
         if name != "module" and not name.startswith("module__")
     }
-    new = type(net)(copy.deepcopy(module), **params).initialize()
-    # skorch learns the classes in fit, which this net does not see.
+    new = type(net)(copy.deepcopy(module), **params)
+    # What is learned of the labels in fit, which this net does not see.
+    if hasattr(net, "class_weights_"):
+        new.class_weights_ = net.class_weights_
+    new.initialize()
     if hasattr(net, "classes_inferred_"):
         new.classes_inferred_ = net.classes_inferred_
     return new

@@ -14,7 +14,7 @@ import torch
 
 from skprune.evaluation._graph import linear_chain
 from skprune.evaluation._lanes import LANES
-from skprune.evaluation._linear_tail import chain_fault, tail_of_chain
+from skprune.evaluation._linear_tail import chain_fault, has_kernel, tail_of_chain
 from skprune.evaluation._memory import (
     default_budget,
     is_out_of_memory,
@@ -104,8 +104,8 @@ class TritonBackend:
             If it is required and cannot play, whatever the reason.
         """
         links = linear_chain(split)
-        if links is None or payoff.per_sample is None:
-            fault = "it plays Linear layers in a row, and means over samples"
+        if links is None or not has_kernel(payoff):
+            fault = "it plays Linear layers in a row, and some means over samples"
             expected, backend = False, None
         else:
             units = not (split.players.weights or split.players.layers)

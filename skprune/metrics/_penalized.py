@@ -73,6 +73,8 @@ def size_penalized_scorer(
 class _SizePenalizedScorer(SizeScorer):
     """A score less the share of the size that was kept."""
 
+    _maker = "size_penalized_scorer"
+
     _parameter_constraints: ClassVar[dict] = {
         "scoring": [str, callable, None],
         "penalty": [Interval(Real, 0, None, closed="left")],

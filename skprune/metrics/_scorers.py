@@ -6,6 +6,7 @@ from typing import ClassVar
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 
+from skprune.base import Documented
 from skprune.metrics._pruners import batch_of, pruners_in, sizes_before_and_after
 from skprune.networks import latency
 
@@ -141,10 +142,14 @@ def latency_scorer(*, n_repeats=20):
     return checked(_LatencyScorer(n_repeats))
 
 
-class SizeScorer(BaseEstimator):
+class SizeScorer(Documented, BaseEstimator):
     """A callable for `scoring` that asks how large a fitted pruner is."""
 
     _parameter_constraints: ClassVar[dict] = {}
+
+    def _doc_link_url_param_generator(self):
+        """The page of the function that makes such scorers."""
+        return {"estimator_module": "skprune.metrics", "estimator_name": self._maker}
 
     def _accept_sample_weight(self):
         # scikit-learn asks every scorer in a dict, warns where the answer is no, and
@@ -164,6 +169,10 @@ class _ReportScorer(SizeScorer):
     def __init__(self, measure):
         self.measure = measure
 
+    @property
+    def _maker(self):
+        return f"{self.measure}_scorer"
+
     def __call__(self, estimator, X=None, y=None, sample_weight=None):
         if self.measure == "sparsity":
             before, after = sizes_before_and_after(estimator, "players")
@@ -173,6 +182,8 @@ class _ReportScorer(SizeScorer):
 
 class _LatencyScorer(SizeScorer):
     """Times the networks."""
+
+    _maker = "latency_scorer"
 
     _parameter_constraints: ClassVar[dict] = {
         "n_repeats": [Interval(Integral, 1, None, closed="left")]

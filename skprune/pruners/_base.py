@@ -12,7 +12,6 @@ from scipy import sparse
 from sklearn.base import (
     BaseEstimator,
     TransformerMixin,
-    clone,
     is_classifier,
     is_regressor,
 )
@@ -23,6 +22,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
+from skprune.base import Documented
 from skprune.evaluation import (
     check_net,
     first_rows,
@@ -31,14 +31,20 @@ from skprune.evaluation import (
     task_of,
 )
 from skprune.networks import call, evaluating, tensors_in
+from skprune.pruners._choices import check_parts
 from skprune.pruners._data import check_pair, check_targets, encode, split_data
+from skprune.pruners._epochs import epochs_of, telling_epochs
 from skprune.pruners._nets import (
+    cloned_for,
     forked_rng,
     input_types,
     known_labels,
     net_of,
+    set_up_by_callbacks,
+    unreadable,
     with_own_module,
 )
+from skprune.pruners._progress import ReportingMixin
 
 __all__ = ["BasePruner"]
 
@@ -53,7 +59,7 @@ def _classifies(pruner):
     return True
 
 
-class BasePruner(TransformerMixin, BaseEstimator):
+class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
     """Base class of the pruners: data in, predictions out.
 
     A pruner sets ``estimator_``, ``players_`` and what else it learned in ``fit``; all
@@ -215,6 +221,7 @@ class BasePruner(TransformerMixin, BaseEstimator):
 
     def _prepare(self, X, y, X_val, y_val):
         """Check and encode the data and split them; the net is told its classes."""
+        check_parts(self)
         net, frozen = self._checked_net()
         X, y, X_val, y_val = self._validated_for(net, frozen, X, y, X_val, y_val)
         return split_data(
@@ -259,24 +266,27 @@ class BasePruner(TransformerMixin, BaseEstimator):
             raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
         return X, y, X_val, y_val
 
-    def _say(self, text, *values):
-        """Print a step, where asked for."""
-        if self.verbose:
-            print(f"[{type(self).__name__}] " + text.format(*values))
+    def _device(self):
+        """Where the net is going to live."""
+        return getattr(net_of(self.estimator), "device", None)
 
     def _trained_net(self, data):
         """The frozen net, or a clone trained on the training samples."""
         net, frozen = self._checked_net()
         if frozen:
             return with_own_module(net)
-        net = clone(net)
-        with self._seeded():
+        net = cloned_for(net, getattr(self, "classes_", None))
+        with (
+            self._step("train", epochs_of(net)) as step,
+            telling_epochs(net, step),
+            self._seeded(),
+        ):
             net.fit(data.X, net_targets(net, data.y))
         return net
 
     def _fresh_net(self, data):
         """A clone of the net, which knows its widths where it takes them from data."""
-        net = clone(self._checked_net()[0])
+        net = cloned_for(self._checked_net()[0], getattr(self, "classes_", None))
         return net.sized_for(data.X, data.y) if hasattr(net, "sized_for") else net
 
     @contextmanager
@@ -309,27 +319,39 @@ class BasePruner(TransformerMixin, BaseEstimator):
                     net = with_own_module(net)
                 else:
                     net = self._fresh_net(data).initialize()
-            example = first_rows(net, data.X)
-            with evaluating(net.module_), torch.no_grad():
-                outputs = tensors_in(call(net.module_, example))[0]
-        except Exception:
+            fault = self._output_fault(net, data)
+            if fault is not None and not frozen:
+                with forked_rng():
+                    is_set_up = set_up_by_callbacks(net, data.X, data.y)
+                fault = self._output_fault(net, data) if is_set_up else fault
+        except Exception as error:
+            if frozen:
+                raise unreadable(data.X, error) from error
             # Any error of the user's module is his to see, in training.
             return None
+        if fault is not None:
+            raise ValueError(fault)
+        return net
+
+    def _output_fault(self, net, data):
+        """What is wrong with the shape of a net's outputs for these targets."""
+        with evaluating(net.module_), torch.no_grad():
+            outputs = tensors_in(call(net.module_, first_rows(net, data.X)))[0]
         if is_classifier(net):
             width = 2 if task_of(net).kind == "binary" else outputs.shape[-1]
             if width != len(self.classes_):
-                raise ValueError(
+                return (
                     f"the net has outputs for {width} classes where y holds "
                     f"{len(self.classes_)}; give the module one output for each class "
                     "(or one logit for two, in a NeuralNetBinaryClassifier)."
                 )
         elif outputs.shape[1:] != data.y.shape[1:]:
-            raise ValueError(
+            return (
                 f"the module's outputs have shape {tuple(outputs.shape)} for "
                 f"{len(outputs)} samples; for this y they must have shape "
                 f"{(len(outputs), *data.y.shape[1:])}."
             )
-        return net
+        return None
 
     def _checked_net(self):
         """The net inside `estimator`, and whether it is frozen."""
@@ -360,6 +382,8 @@ class BasePruner(TransformerMixin, BaseEstimator):
     def _checked(self, X, reset=False):
         """X as the net reads it: float32, or integers for an embedding."""
         passed = (dict, torch.Tensor, torch.utils.data.Dataset)
+        if type(X) is torch.Tensor and X.is_floating_point() and X.device.type == "cpu":
+            X = X.detach().to(torch.promote_types(X.dtype, torch.float32)).numpy()
         if isinstance(X, passed) and not sparse.issparse(X):
             return X
         X = validate_data(

@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 
+from skprune.base import Documented
 from skprune.evaluation import BLOCK_SIZE
 from skprune.scorers import BanzhafScorer, BiasedBanzhafScorer, ShapleyScorer
 from skprune.strategies import (
@@ -33,6 +34,9 @@ __all__ = [
     "as_count",
     "as_refinement",
     "as_search",
+    "check_parts",
+    "builds",
+    "index_of",
     "is_reconstruction",
     "named_scorer",
     "score_budget",
@@ -68,6 +72,27 @@ _ENOUGH_BLOCKS = 192
 def is_reconstruction(payoff):
     """Whether the layers play reconstruction games."""
     return isinstance(payoff, str) and payoff == "reconstruction"
+
+
+def builds(search):
+    """Whether a search, or that of a name, adds players."""
+    return search == "iterated_building" or isinstance(search, IteratedBuilding)
+
+
+def index_of(power_index, search, payoff):
+    """What a search ranks players by: a name, a scorer, or None if it needs none."""
+    if power_index is not None:
+        return power_index
+    if not builds(search):
+        return "shapley"
+    return None if is_reconstruction(payoff) else "biased_banzhaf"
+
+
+def check_parts(estimator):
+    """Refuse parameters of searches, strategies and scorers before any compute."""
+    for part in estimator.get_params().values():
+        if isinstance(part, Documented) and hasattr(part, "_parameter_constraints"):
+            part._validate_params()
 
 
 def seeded(part, seed):

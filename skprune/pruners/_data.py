@@ -146,7 +146,7 @@ def split_data(
             f"with {counts.min()} in all; payoffs are measured on the training "
             "samples. Pass X_val and y_val, or another fraction.",
             SkpruneWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
         return FitData(X, y, X, y, X, y, sample_weight)
     train, held = train_test_split(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from skprune.pruners._epochs import epochs_of
 from skprune.pruners._stage import Stage, one_thread
 from skprune.strategies import Bottom
 
@@ -38,6 +39,10 @@ class Station:
     def __len__(self):
         """Number of its players."""
         return len(self.kept)
+
+    def learned(self):
+        """What a pruner predicts by that ends here."""
+        return {"estimator_": self.stage.net, "players_": self.stage.players}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +98,7 @@ class Descent:
     retraining : callable
         A context in which a net is retrained.
     note : callable
-        Is given each step.
+        From a step to a text about it.
     """
 
     def __init__(
@@ -116,7 +121,7 @@ class Descent:
         self.repair = repair
         self.retraining, self.note = retraining, note
         self.n_players = n_players
-        self.steps, self.scores = [], None
+        self.steps, self.scores, self._task = [], None, None
         self._since = time.perf_counter()
 
     def table(self):
@@ -130,11 +135,13 @@ class Descent:
         columns["support"] = columns["support"].reshape(-1, self.n_players)
         return {"n_players": columns["support"].sum(axis=1), **columns}
 
-    def descend(self, epochs, to_the_end=False):
-        """Step down until the score no longer holds.
+    def descend(self, task, epochs, to_the_end=False):
+        """Step down until the score no longer holds, or a callback asks for an end.
 
         Parameters
         ----------
+        task : Task
+            What the steps are parts of.
         epochs : int
             Epochs of retraining after each step.
         to_the_end : bool, default=False
@@ -149,8 +156,8 @@ class Descent:
             `best` where there was none.
         """
         here = best = self.start
-        n_failed = None
-        while len(here) and (to_the_end or n_failed is None):
+        n_failed, self._task = None, task
+        while len(here) and (to_the_end or n_failed is None) and not task.is_stopped:
             values = self._values(here)
             leave = self._leavers(self.strategy, here, values)
             if not leave.any():
@@ -162,11 +169,13 @@ class Descent:
                 n_failed = len(here)
         return best, len(best) if n_failed is None else n_failed
 
-    def refine(self, best, n_failed, epochs):
+    def refine(self, task, best, n_failed, epochs):
         """Go on in finer steps, down to single players, until none of these holds.
 
         Parameters
         ----------
+        task : Task
+            What the steps are parts of.
         best : Station
             A network that held.
         n_failed : int
@@ -181,8 +190,8 @@ class Descent:
         """
         # Half of what was too much; each removal that fails is halved again.
         n_leaving = max(1, (len(best) - n_failed) // 2)
-        values = None
-        while n_leaving and len(best):
+        values, self._task = None, task
+        while n_leaving and len(best) and not task.is_stopped:
             values = self._values(best) if values is None else values
             found = self._attempt(best, values, n_leaving, epochs)
             if found is None:
@@ -197,6 +206,8 @@ class Descent:
             there = self._step(here, leave, values, epochs, refining=True)
             if there.score >= self.goal:
                 return there
+            if self._task.is_stopped:
+                break
         return None
 
     def _candidates(self, here, values, n_leaving):
@@ -244,12 +255,13 @@ class Descent:
 
     def _step(self, here, leave, values, epochs, refining=False):
         """Remove players, repair and retrain."""
+        part = self._task.begin("step", epochs_of(here.stage.net, epochs))
         with one_thread():
             pruned = here.stage.finish(~leave, self.repair)
         if epochs:
             with self.retraining():
                 narrowing = self.n_players / max(1, pruned.players.n_players)
-                pruned = here.stage.retrained(pruned, epochs, narrowing)
+                pruned = here.stage.retrained(pruned, epochs, narrowing, part)
         kept = here.kept[pruned.keep]
         there = Station(here.stage.at(pruned), kept, pruned.payoff)
         # What players are worth is part of the step that it is asked for.
@@ -264,5 +276,6 @@ class Descent:
             refining=refining,
         )
         self.steps.append(step)
-        self.note(step)
+        part.note(self.note(step))
+        part.end(there.learned)
         return there

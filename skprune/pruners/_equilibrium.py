@@ -39,11 +39,14 @@ from skprune.networks import (
 )
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import SIZE, as_count
+from skprune.pruners._collapse import has_one_answer, warn_of_collapse
 from skprune.pruners._contender import BENEFITS
 from skprune.pruners._course import Course
 from skprune.pruners._data import FitData, split_data
+from skprune.pruners._epochs import epochs_of, telling_epochs
 from skprune.pruners._gates import PARTICIPATION_OPTIMIZERS
 from skprune.pruners._play import AfterMarket, MarketPlay, Rules
+from skprune.pruners._progress import whole_fit
 from skprune.pruners._record import EquilibriumRecord
 from skprune.strategies import scaled_split
 
@@ -92,6 +95,7 @@ class BaseEquilibriumPruner(BasePruner):
     """
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @whole_fit
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
         """Train the network while its players leave.
 
@@ -121,7 +125,15 @@ class BaseEquilibriumPruner(BasePruner):
         with self._seeded():
             net = self._new_net(data)
             players, play, record = self._train(net, data)
-        return self._conclude(net, data, players, play, record)
+        with self._step("measure"):
+            self._conclude(net, data, players, play, record)
+        n_left = play.winner.players.n_players
+        self._say("kept {} of {} players", n_left, players.n_players)
+        return self
+
+    def _steps(self):
+        """Names of the steps of the fit, in their order."""
+        return ["train", "measure"]
 
     def __sklearn_tags__(self):
         """Tags: one seed gives one network."""
@@ -168,15 +180,21 @@ class BaseEquilibriumPruner(BasePruner):
             score=lambda some: self._score_of(some, data),
             sample_weight=data.sample_weight,
         )
-        record = EquilibriumRecord(play, self.condition_numbers, self._say)
+        record = EquilibriumRecord(play, self.condition_numbers)
         callbacks = net.callbacks_
-        # The record first: a callback of the user's may end the training.
-        net.callbacks_ = [("record", record), *callbacks, ("market", play)]
+        net.callbacks_ = [*callbacks, ("market", play)]
         if self.early_stopping and data.X_val is not data.X:
             net.callbacks_.append(("stop", self._stopping(play)))
         try:
-            with weighted_samples(net, data.sample_weight), suppress(KeyboardInterrupt):
+            with (
+                self._step("train", epochs_of(net)) as step,
+                weighted_samples(net, data.sample_weight),
+                telling_epochs(net, step, record.last_epoch, predicts=False),
                 # How skorch's callbacks, such as EarlyStopping, end a training.
+                suppress(KeyboardInterrupt),
+            ):
+                # Before those that may end the training.
+                net.callbacks_.insert(0, ("record", record))
                 net.fit_loop(data.X, targets)
             play.finish(net)
             net.notify("on_train_end", X=data.X, y=targets)
@@ -202,7 +220,7 @@ class BaseEquilibriumPruner(BasePruner):
                 "utility='ascent' rewards players that raise the loss, as equations "
                 "(16) to (18) are printed; it destroys most networks. Use 'descent'.",
                 SkpruneWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
 
     def _rules(self, players):
@@ -317,20 +335,13 @@ class BaseEquilibriumPruner(BasePruner):
     def _look_at_the_end(self, net, data, rows, outputs, winner):
         """What no one gains any more by leaving, and whether the network is dead."""
         X, y = take_rows(data.X, rows), data.y[rows]
-        is_single, outputs = len(outputs) == 1, outputs[0]
-        spread = (outputs - outputs[:1]).abs().max()
-        self.collapsed_ = bool(
-            len(y) > 1 and spread <= 1e-6 * (1 + outputs.abs().max())
+        judged = _judged_rows(data)
+        self.collapsed_ = has_one_answer(
+            net.predict(take_rows(data.X_val, judged)), data.y_val[judged]
         )
         if self.collapsed_:
-            warnings.warn(
-                f"the pruned network of {type(self).__name__} gives the same output "
-                "for every sample: it collapsed. Keep more players, lower the prices "
-                "gamma and beta, or lower the learning rate.",
-                SkpruneWarning,
-                stacklevel=3,
-            )
-        is_played = is_single and not winner.players.weights
+            warn_of_collapse(self, winner.players.n_players, stacklevel=7)
+        is_played = len(outputs) == 1 and not winner.players.weights
         self.leave_one_out_ = (
             _leave_one_out(net, X, y, winner.players) if is_played else None
         )
@@ -377,6 +388,14 @@ def _has_schedule(net):
 def _some_rows(n):
     """Numbers of some rows, evenly spread."""
     return np.unique(np.linspace(0, n - 1, min(n, _N_SCORED)).astype(int))
+
+
+def _judged_rows(data):
+    """Numbers of some validation samples; of training samples those that count."""
+    rows = np.arange(len(data.y_val))
+    if data.X_val is data.X and data.sample_weight is not None:
+        rows = np.flatnonzero(data.sample_weight)
+    return rows[_some_rows(len(rows))]
 
 
 def _price_table(departures, groups):

@@ -16,9 +16,12 @@ from skorch.helper import predefined_split
 
 from skprune.evaluation import (
     ACTIVATIONS,
+    ColumnAdamW,
     TensorBatches,
     build_mlp,
+    class_weights_of,
     device_named,
+    encoded_class_weight,
     neurons_of,
 )
 from skprune.pruners._equilibrium import MARKET_CONSTRAINTS, BaseEquilibriumPruner
@@ -124,6 +127,9 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
         self._counts(sizes, np.minimum(sizes, self.min_per_layer))
         return self._split(X, y, sample_weight, X_val, y_val)
 
+    def _device(self):
+        return device_named(self.device)
+
     def _sizes(self):
         """Neurons of each hidden layer."""
         sizes = neurons_of(self.hidden_layer_sizes)
@@ -149,7 +155,7 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
         return net_class(
             module,
             criterion=criterion,
-            optimizer=torch.optim.AdamW,
+            optimizer=ColumnAdamW,
             optimizer__fused=True,
             optimizer__betas=(0.9, 0.995),
             optimizer__weight_decay=self._decay(len(data.y)),
@@ -222,7 +228,8 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
         number to keep, else (0.1, 0.5).
     n_rivals : int, default=16
         Networks that go their own way from most of the removals on, on the same
-        batches, until one is left; 1 where participations are played.
+        batches, until one is left; 1 where participations are played. Where they would
+        hold more than 67 million parameters together, they part later, or are fewer.
     activation : str, default="relu"
         "elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu" or "tanh".
     max_epochs : int, default=20
@@ -245,6 +252,10 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
         Share of X held out, stratified by class.
     n_iter_no_change : int, default=5
         Epochs without improvement.
+    class_weight : dict, "balanced" or None, default=None
+        What training samples of each class count, times their `sample_weight`: a dict
+        from labels to weights, where labels that it does not name weigh 1; or
+        "balanced", in inverse proportion to how often a class is met.
     net_callbacks : list of skorch.callbacks.Callback or None, default=None
         Callbacks of the skorch net; a learning rate scheduler among them replaces the
         course described under `lr`.
@@ -255,7 +266,7 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
     random_state : int, RandomState instance or None, default=None
         Draws the initial weights, the batches and what rivals perceive.
     verbose : int, default=0
-        1 prints a line for each epoch.
+        1 prints a line for each step, and some ten for the epochs of a training.
 
     Attributes
     ----------
@@ -294,7 +305,8 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
     condition_numbers_ : dict of str to ndarray of shape (n_epochs,)
         For each layer; where asked for.
     collapsed_ : bool
-        Whether the network gives the same output for every sample.
+        Whether the network predicts one class for all validation samples, or for
+        training samples where there are no others. A warning says so.
     classes_ : ndarray of shape (n_classes,)
         Labels, for a classifier.
     n_features_in_ : int
@@ -336,6 +348,79 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
     """
 
     _net_class, _criterion = NeuralNetClassifier, torch.nn.CrossEntropyLoss
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseEquilibriumMLP._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(512, 256),
+        *,
+        n_players_to_keep=None,
+        min_per_layer=1,
+        utility="descent",
+        alpha=1.0,
+        beta=0.0,
+        gamma="auto",
+        eta=0.0,
+        benefit="curvature",
+        participation_optimizer="adam",
+        participation_lr=0.02,
+        removal_period="auto",
+        n_rivals=16,
+        activation="relu",
+        max_epochs=20,
+        batch_size="auto",
+        lr=3e-3,
+        weight_decay="auto",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        class_weight=None,
+        net_callbacks=None,
+        condition_numbers=False,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        super().__init__(
+            hidden_layer_sizes,
+            n_players_to_keep=n_players_to_keep,
+            min_per_layer=min_per_layer,
+            utility=utility,
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            eta=eta,
+            benefit=benefit,
+            participation_optimizer=participation_optimizer,
+            participation_lr=participation_lr,
+            removal_period=removal_period,
+            n_rivals=n_rivals,
+            activation=activation,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            net_callbacks=net_callbacks,
+            condition_numbers=condition_numbers,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
+    def _split(self, X, y, sample_weight, X_val, y_val):
+        """Samples that count as much as their class, times their own weights."""
+        encoded = encoded_class_weight(self.class_weight, self.classes_)
+        if encoded is not None:
+            weights = class_weights_of(encoded, y, len(self.classes_), sample_weight)[y]
+            sample_weight = weights * (1.0 if sample_weight is None else sample_weight)
+        return super()._split(X, y, sample_weight, X_val, y_val)
 
     def _n_outputs(self, data):
         return len(self.classes_)

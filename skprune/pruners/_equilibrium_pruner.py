@@ -59,7 +59,8 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         number to keep, else (0.1, 0.5).
     n_rivals : int, default=4
         Networks that go their own way from most of the removals on, on the same
-        batches, until one is left; 1 where participations are played.
+        batches, until one is left; 1 where participations are played. Where they would
+        hold more than 67 million parameters together, they part later, or are fewer.
     early_stopping : bool, default=False
         Whether to hold out `validation_fraction` of X, where `fit` is given no
         validation set, and to stop when the validation loss has not improved for
@@ -73,7 +74,7 @@ class EquilibriumPruner(BaseEquilibriumPruner):
     random_state : int, RandomState instance or None, default=None
         Draws the initial weights, the batches and what rivals perceive.
     verbose : int, default=0
-        1 prints a line for each epoch.
+        1 prints a line for each step, and some ten for the epochs of a training.
 
     Attributes
     ----------
@@ -112,7 +113,8 @@ class EquilibriumPruner(BaseEquilibriumPruner):
     condition_numbers_ : dict of str to ndarray of shape (n_epochs,)
         For each layer; where asked for.
     collapsed_ : bool
-        Whether the network gives the same output for every sample.
+        Whether the network has one answer for all validation samples, or for
+        training samples where there are no others. A warning says so.
     classes_ : ndarray of shape (n_classes,)
         Labels, for a classifier.
     n_features_in_ : int

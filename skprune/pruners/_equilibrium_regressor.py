@@ -49,7 +49,8 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
         number to keep, else (0.1, 0.5).
     n_rivals : int, default=16
         Networks that go their own way from most of the removals on, on the same
-        batches, until one is left; 1 where participations are played.
+        batches, until one is left; 1 where participations are played. Where they would
+        hold more than 67 million parameters together, they part later, or are fewer.
     activation : str, default="relu"
         "elu", "gelu", "leaky_relu", "relu", "sigmoid", "silu" or "tanh".
     max_epochs : int, default=20
@@ -82,7 +83,7 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
     random_state : int, RandomState instance or None, default=None
         Draws the initial weights, the batches and what rivals perceive.
     verbose : int, default=0
-        1 prints a line for each epoch.
+        1 prints a line for each step, and some ten for the epochs of a training.
 
     Attributes
     ----------
@@ -121,7 +122,8 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
     condition_numbers_ : dict of str to ndarray of shape (n_epochs,)
         For each layer; where asked for.
     collapsed_ : bool
-        Whether the network gives the same output for every sample.
+        Whether the network gives the same values for all validation samples, or for
+        training samples where there are no others. A warning says so.
     classes_ : ndarray of shape (n_classes,)
         Labels, for a classifier.
     n_features_in_ : int

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-import time
 from contextlib import contextmanager
 from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
+import torch
 from joblib import effective_n_jobs
 from sklearn.base import _fit_context, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -19,12 +20,7 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skprune.evaluation import (
-    REPAIRS,
-    LayerGames,
-    critical_size,
-    last_linear,
-)
+from skprune.evaluation import REPAIRS, LayerGames, last_linear
 from skprune.networks import size_of
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import (
@@ -34,27 +30,28 @@ from skprune.pruners._choices import (
     as_count,
     as_refinement,
     as_search,
+    builds,
+    index_of,
     is_reconstruction,
     named_scorer,
     score_budget,
     seeded,
     step_budget,
 )
-from skprune.pruners._layers import LayerSearch, layer_scores
+from skprune.pruners._collapse import warn_of_collapse
+from skprune.pruners._epochs import epochs_of
+from skprune.pruners._layers import LayerSearch, layer_scores, n_tried, scores_budget
+from skprune.pruners._progress import whole_fit
 from skprune.pruners._stage import Stage, check_playable, one_thread
-from skprune.pruners._worth import n_played
+from skprune.pruners._worth import critical_size_of, n_played
 from skprune.scorers import PowerIndexScorer
 from skprune.strategies import (
     CompressionPath,
-    IteratedBuilding,
     Refinement,
     Search,
 )
 
 __all__ = ["GTAPPruner"]
-
-# MCUE averages over instances; more of them leave the spread between sub-networks.
-_CRITICAL_SAMPLES = 256
 
 
 class GTAPPruner(BasePruner):
@@ -92,13 +89,16 @@ class GTAPPruner(BasePruner):
     min_per_layer : int, default=1
         Players that stay in each layer.
     refine : bool or Refinement, default=True
-        Improve what the search found. True is ``SwapRefinement()``, except in the
-        reconstruction game, where swaps gain nothing and only an object makes any. With
-        ``payoff="accuracy"`` it plays "smoothed_accuracy", which tells ties apart.
+        Improve what the search found. True is ``SwapRefinement()``; in the
+        reconstruction game, where swaps gain nothing and only an object makes any, it
+        puts others in the place of some survivors where at most 24 stay and the
+        repaired network gains by it. With ``payoff="accuracy"`` swaps play
+        "smoothed_accuracy", which tells ties apart.
     repair : {"none", "output", "layers"}, default="layers"
         Refit of the survivors' weights in closed form, on training samples: none, the
         output layer, or layer by layer. Kept unless it lowers the validation payoff
-        (for accuracy: accuracy plus a twentieth of the true class's probability).
+        (for accuracy: accuracy plus a twentieth of the true class's probability, in
+        which samples count as their class does in the net's criterion).
     retrain_epochs : int, default=0
         Epochs of gradient training after the repair; kept only where the validation
         payoff rises.
@@ -110,7 +110,7 @@ class GTAPPruner(BasePruner):
     random_state : int, RandomState instance or None, default=None
         Draws the hold-out, the net's initial weights and the samples of the scorers.
     verbose : int, default=0
-        1 prints a line for each step.
+        1 prints a line for each step, and some ten for the epochs of a training.
 
     Attributes
     ----------
@@ -138,6 +138,9 @@ class GTAPPruner(BasePruner):
         Whether the retraining was kept.
     seconds_ : dict of str to float
         Wall-clock seconds of each step of `fit`, all sizes together.
+    collapsed_ : bool
+        Whether the pruned net has one answer for all validation samples. A warning says
+        so, for any size searched, where the unpruned net told them apart.
     validation_payoff_ : float
         Payoff of the pruned net on the validation samples: accuracy or R² with the
         reconstruction game.
@@ -235,6 +238,7 @@ class GTAPPruner(BasePruner):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @whole_fit
     def fit(self, X, y, *, X_val=None, y_val=None):
         """Train, search, refine, remove, repair and retrain.
 
@@ -257,13 +261,13 @@ class GTAPPruner(BasePruner):
         self.seconds_, self.critical_size_ = {}, None
         data = self._prepare(X, y, X_val, y_val)
         self._check_before_training(data)
-        with self._step("train"):
-            net = self._trained_net(data)
+        net = self._trained_net(data)
         with one_thread():
             stage, target, scores = self._prune(net, data)
         if self.retrain_epochs:
             self._retrain(stage)
         self._record(stage, scores)
+        self._say("kept {} of {} players", target, stage.players.n_players)
         return self._adopt(target)
 
     def at_size(self, size):
@@ -309,25 +313,25 @@ class GTAPPruner(BasePruner):
             stage.check_alive()
         target, sizes = self._sizes(stage)
         masks, scores = self._search(stage, target, sizes)
-        with self._step("remove and repair"):
-            self._results = {
-                int(mask.sum()): stage.finish(mask, self.repair) for mask in masks
-            }
-        self._say("kept {} of {} players", target, stage.players.n_players)
+        with self._step("remove and repair", len(masks)) as step:
+            self._results = {}
+            for mask in masks:
+                with step.part("size"):
+                    self._results[int(mask.sum())] = stage.finish(mask, self.repair)
         return stage, target, scores
 
     def _retrain(self, stage):
         """Retrain the network of each size, on as many threads as torch has."""
-        with self._step("retrain"), self._seeded():
-            self._results = {
-                size: stage.retrained(result, self.retrain_epochs)
-                for size, result in self._results.items()
-            }
+        epochs = self.retrain_epochs
+        with self._step("retrain", len(self._results)) as step, self._seeded():
+            for size, result in self._results.items():
+                with step.part("size", epochs_of(stage.net, epochs)) as part:
+                    self._results[size] = stage.retrained(result, epochs, step=part)
 
     def _search(self, stage, target, sizes):
         """A mask of survivors for each size, and scores of all players."""
         search = as_search(self.search, self._seed())
-        scorer = self._scorer(stage, search)
+        scorer = self._scorer(stage)
         if is_reconstruction(self.payoff):
             return self._search_layers(stage, target, sizes, search, scorer)
         game = stage.evaluator(
@@ -337,53 +341,75 @@ class GTAPPruner(BasePruner):
             "groups": stage.players.group_of,
             "min_per_group": self._floors(stage.players),
         }
-        with self._step("search"):
-            step_scorer = self._step_scorer(scorer, stage, search)
-            path = search.search(
-                game, step_scorer, sizes, ties=stage.weight_norms, **floors
-            )
-        with self._step("score"):
-            scores = scorer.estimate(game)
+        step_scorer = self._step_scorer(scorer, stage)
+        cut = {"in_parts": torch.device(stage.net.device).type == "cpu"}
+        budget = search.budget(step_scorer, game.n_players, sizes)
+        with self._step("search", budget=budget) as step:
+            ties, played = stage.weight_norms, step.watched(game, **cut)
+            path = search.search(played, step_scorer, sizes, ties=ties, **floors)
+        with self._step("score", budget=scorer.budget(game.n_players)) as step:
+            scores = scorer.estimate(step.watched(game, **cut))
+            step.met_target(scores)
         refinement = as_refinement(self.refine, self._seed())
         if refinement is None:
             return list(path.masks), scores
         payoff = "smoothed_accuracy" if self.payoff == "accuracy" else self.payoff
         game = stage.evaluator(payoff, n_jobs=self.n_jobs)
-        with self._step("refine"):
-            refined = [refinement.refine(game, m, **floors)[0] for m in path.masks]
+        refined = []
+        with self._step("refine", len(path.masks)) as step:
+            for mask in path.masks:
+                with step.part("size"):
+                    refined.append(refinement.refine(game, mask, **floors)[0])
         return refined, scores
 
     def _search_layers(self, stage, target, sizes, search, scorer):
         """The same in the reconstruction games of the layers."""
-        with self._step("search"):
+        # Swaps in the reconstruction game did not pay (see the guide): only those that
+        # are asked for by an object are made.
+        is_given = isinstance(self.refine, Refinement)
+        refine = seeded(self.refine, self._seed()) if is_given else bool(self.refine)
+        budget = sum(n_tried(stage.players, size, refine) for size in sizes)
+        with self._step("search", budget=budget) as step:
             games = LayerGames(stage.split, stage.players, stage.train, stage.task)
-            # Swaps in the reconstruction game did not pay (see the guide): only those
-            # that are asked for by an object are made.
-            swaps = False if self.refine is True else self.refine
-            refinement = as_refinement(swaps, self._seed())
             layers = LayerSearch(
-                stage, games, search, scorer, refinement, self.min_per_layer
+                stage, games, search, scorer, refine, self.min_per_layer, step
             )
             masks = [layers.best(size) for size in sizes]
-        with self._step("score"):
-            chosen = masks[sizes.index(target)]
-            return masks, layer_scores(games, chosen, self._score_index(scorer))
+        # The index behind `scores_`: the one of the search, else Shapley.
+        scorer = scorer or named_scorer("shapley", None, "auto", self._seed())
+        budget = scores_budget(stage.players, scorer)
+        with self._step("score", budget=budget) as step:
+            scores = layer_scores(games, masks[sizes.index(target)], scorer, step)
+            step.met_target(scores)
+        return masks, scores
+
+    def _steps(self):
+        """Names of the steps of the fit, in their order."""
+        index = index_of(self.power_index, self.search, self.payoff)
+        refines = as_refinement(self.refine, None) is not None
+        steps = {
+            "train": not isinstance(self.estimator, FrozenEstimator),
+            "stage": True,
+            "critical size": isinstance(self.n_players_to_keep, str)
+            or index == "biased_banzhaf",
+            "search": True,
+            "score": True,
+            "refine": refines and not is_reconstruction(self.payoff),
+            "remove and repair": True,
+            "retrain": self.retrain_epochs > 0,
+        }
+        return [name for name, is_taken in steps.items() if is_taken]
 
     @contextmanager
-    def _step(self, name):
-        """Time a step of the fit, and say when it is done."""
-        start = time.perf_counter()
-        yield
-        self.seconds_[name] = time.perf_counter() - start
-        self._say("{}: {:.1f} s", name, self.seconds_[name])
+    def _step(self, name, n_parts=0, budget=None):
+        """A step of the fit, whose seconds are kept."""
+        with super()._step(name, n_parts, budget) as step:
+            yield step
+        self.seconds_[name] = step.seconds
 
-    def _scorer(self, stage, search):
+    def _scorer(self, stage):
         """The scorer that the search asks, or None where it needs none."""
-        index = self.power_index
-        if index is None and isinstance(search, IteratedBuilding):
-            index = None if is_reconstruction(self.payoff) else "biased_banzhaf"
-        elif index is None:
-            index = "shapley"
+        index = index_of(self.power_index, self.search, self.payoff)
         if not isinstance(index, str):
             return index if index is None else seeded(index, self._seed())
         budget = "auto"
@@ -393,30 +419,22 @@ class GTAPPruner(BasePruner):
         bias = index == "biased_banzhaf" and self._critical(stage).surviving_fraction
         return named_scorer(index, bias, budget, self._seed())
 
-    def _step_scorer(self, scorer, stage, search):
+    def _step_scorer(self, scorer, stage):
         """The scorer of a step: building needs little of an index by its name."""
         is_named = not isinstance(self.power_index, PowerIndexScorer)
-        builds = isinstance(search, IteratedBuilding) and is_named
-        if not builds or stage.payoff.metric:
+        if not (builds(self.search) and is_named) or stage.payoff.metric:
             return scorer
         budget = step_budget(stage.players.n_players, n_played(stage, self.payoff))
         return clone(scorer).set_params(n_evaluations=budget)
 
-    def _score_index(self, scorer):
-        """The index behind `scores_`: the one of the search, else Shapley."""
-        return scorer or named_scorer("shapley", None, "auto", self._seed())
-
     def _critical(self, stage):
         """MCUE on the validation samples, once."""
         if self.critical_size_ is None:
-            game = stage.evaluator(stage.task.default_payoff, _CRITICAL_SAMPLES)
-            # A bias needs to be known less well than a size.
-            is_size = isinstance(self.n_players_to_keep, str)
-            rough = {"grid": np.arange(0.05, 0.99, 0.05), "n_subnetworks": 16}
-            self.critical_size_ = critical_size(
-                game, **({} if is_size else rough), random_state=self._seed()
-            )
-            self._say("critical size {:.3f}", self.critical_size_.fraction)
+            is_rough = not isinstance(self.n_players_to_keep, str)
+            with self._step("critical size") as step:
+                size = critical_size_of(stage, self._seed(), is_rough)
+                step.note(f"critical size {size.fraction:.3f}")
+            self.critical_size_ = size
         return self.critical_size_
 
     def _sizes(self, stage):
@@ -451,6 +469,9 @@ class GTAPPruner(BasePruner):
     def _record(self, stage, scores):
         """Learned attributes that are the same at every size."""
         results = self._results.values()
+        for size, result in self._results.items():
+            if result.collapsed and not stage.collapsed:
+                warn_of_collapse(self, size)
         self.path_ = CompressionPath.sorted(
             np.array([result.keep for result in results]),
             np.array([result.payoff for result in results]),
@@ -468,7 +489,7 @@ class GTAPPruner(BasePruner):
         result = self._results[size]
         self.estimator_, self.players_ = result.net, result.players
         self.support_, self.repair_ = result.keep, result.repair
-        self.retrained_ = result.retrained
+        self.retrained_, self.collapsed_ = result.retrained, result.collapsed
         self.validation_payoff_ = result.payoff
         self.size_report_ = {"before": self._before, "after": result.size}
         self._output_layer = self._output_layer_of[size]

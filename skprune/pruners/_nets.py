@@ -11,10 +11,25 @@ import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetBinaryClassifier
+from skorch.callbacks import Callback
 
-from skprune.evaluation import mlp_classifier, take_rows
+from skprune.evaluation import (
+    encoded_class_weight,
+    mlp_classifier,
+    net_targets,
+    take_rows,
+)
 
-__all__ = ["forked_rng", "input_types", "known_labels", "net_of", "with_own_module"]
+__all__ = [
+    "cloned_for",
+    "forked_rng",
+    "input_types",
+    "known_labels",
+    "net_of",
+    "set_up_by_callbacks",
+    "unreadable",
+    "with_own_module",
+]
 
 _DRAWING = threading.RLock()
 
@@ -25,6 +40,37 @@ def net_of(estimator):
         return mlp_classifier()
     frozen = isinstance(estimator, FrozenEstimator)
     return estimator.estimator if frozen else estimator
+
+
+def cloned_for(net, classes):
+    """A clone that is fitted on class indices, as are its class weights by label."""
+    net = clone(net)
+    if isinstance(getattr(net, "class_weight", None), dict):
+        net.set_params(class_weight=encoded_class_weight(net.class_weight, classes))
+    return net
+
+
+def set_up_by_callbacks(net, X, y):
+    """Let callbacks give the module its shape, as some do when training begins.
+
+    Returns
+    -------
+    is_set_up : bool
+        False where there is no such callback, or it failed.
+    """
+    own = [
+        callback
+        for _, callback in net.callbacks_
+        if type(callback).on_train_begin is not Callback.on_train_begin
+        and not type(callback).__module__.startswith("skorch.")
+    ]
+    try:
+        for callback in own:
+            callback.on_train_begin(net, X=X, y=net_targets(net, y))
+    except Exception:
+        # Any error of the user's callback is his to see, in training.
+        return False
+    return bool(own)
 
 
 @contextmanager
@@ -52,8 +98,11 @@ def known_labels(net, frozen, X, y):
         known = np.asarray(net.classes)
     else:
         # The labels of a skorch net are the indices of its outputs.
-        with forked_rng():
-            answers = with_own_module(net).predict_proba(take_rows(X, slice(0, 2)))
+        try:
+            with forked_rng():
+                answers = with_own_module(net).predict_proba(take_rows(X, slice(0, 2)))
+        except Exception as error:
+            raise unreadable(X, error) from error
         known = np.arange(answers.shape[1])
     if isinstance(net, NeuralNetBinaryClassifier) and len(known) > 2:
         raise ValueError(
@@ -61,6 +110,16 @@ def known_labels(net, frozen, X, y):
             "NeuralNetBinaryClassifier; use a NeuralNetClassifier."
         )
     return known
+
+
+def unreadable(X, error):
+    """What is raised where a trained net fails on the X that it is given."""
+    shape = getattr(X, "shape", None)
+    of_shape = "" if shape is None else f" of shape {tuple(shape)}"
+    return ValueError(
+        f"the net in the FrozenEstimator cannot read X{of_shape}: {error}. Give "
+        "samples of the kind that it was trained on."
+    )
 
 
 def input_types(net):

@@ -27,6 +27,9 @@ __all__ = ["AfterMarket", "MarketPlay", "Rules"]
 _SHARE = 0.01
 # Training samples on which benefits are estimated at a removal.
 _N_SAMPLES = 2048
+# Parameters that all rivals hold together at most; each has two moments beside it. The
+# networks of a large vocabulary shrink further before so many of them are trained.
+_N_PARAMETERS = 2**26
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class MarketPlay(Callback):
         self._opening = min(
             course.last - 1, course.first if rules.has_gates else course.fork
         )
+        self._has_opened = False
         self._removal_steps = set(course.removal_steps().tolist())
         self._selections = course.selections(rules.n_rivals)
         self._base_rates = [group["lr"] for group in _groups(net)]
@@ -141,7 +145,7 @@ class MarketPlay(Callback):
             return
         if self.step == 0 and self._asks_fair_price:
             self._fair_price = self._loss_per_player()
-        if self.is_pruning and self.step == self._opening:
+        if self.is_pruning and self._is_opening():
             self._open()
         if self._asks_fair_price and self.winner.gates is not None:
             price = self.course.progress(self.step) * self._fair_price
@@ -168,6 +172,9 @@ class MarketPlay(Callback):
             own = loss
             if contender.net is not net:
                 own = contender.net.train_step(batch)["loss"]
+                # Its gradients would lie about while the others train.
+                for optimizer in optimizers_of(contender.net):
+                    optimizer.zero_grad()
             contender.note(own.detach(), self.course.window)
             contender.hold_zeros()
         if not self.is_pruning:
@@ -193,8 +200,22 @@ class MarketPlay(Callback):
             if contender.gates is not None:
                 contender.gates.close()
 
+    def _is_opening(self):
+        """Whether it is time; rivals wait until all of them fit, but not for ever."""
+        if self._has_opened or self.step < self._opening:
+            return False
+        if self.rules.has_gates or self.step >= self.course.last - 1:
+            return True
+        return self._n_rivals() == self.rules.n_rivals
+
+    def _n_rivals(self):
+        """How many rivals there may be of networks as large as they are now."""
+        n_parameters = sum(p.numel() for p in self.winner.net.module_.parameters())
+        return min(self.rules.n_rivals, max(1, _N_PARAMETERS // n_parameters))
+
     def _open(self):
         """Rivals go their own way, or players get gates."""
+        self._has_opened = True
         main, rules = self.winner, self.rules
         if rules.has_gates:
             game = rules.game
@@ -202,7 +223,7 @@ class MarketPlay(Callback):
             game = replace(game, gamma=0.0) if math.isnan(game.gamma) else game
             main.open_gates(game, rules.optimizer, rules.learning_rate)
         else:
-            seeds = main.rng.integers(2**31, size=rules.n_rivals - 1)
+            seeds = main.rng.integers(2**31, size=self._n_rivals() - 1)
             self.contenders += [main.fork(seed, rules.noise) for seed in seeds]
 
     def _loss_per_player(self):

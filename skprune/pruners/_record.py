@@ -20,12 +20,10 @@ class EquilibriumRecord(Callback):
         The market.
     condition_numbers : bool
         Whether to take condition numbers of the effective weights.
-    say : callable
-        Is given a line of text after each epoch.
     """
 
-    def __init__(self, play, condition_numbers, say):
-        self.play, self.condition_numbers, self.say = play, condition_numbers, say
+    def __init__(self, play, condition_numbers):
+        self.play, self.condition_numbers = play, condition_numbers
         self.n_players = len(play.winner.kept)
         self.participations, self.conditions = [], []
 
@@ -38,10 +36,11 @@ class EquilibriumRecord(Callback):
         self.participations.append(row)
         if self.condition_numbers:
             self.conditions.append(_condition_numbers(contender, row[contender.kept]))
-        self.say(
-            f"epoch {len(self.participations)}: {len(contender.kept)} players, "
-            f"training loss {contender.mean_loss:.4f}"
-        )
+
+    def last_epoch(self, net):
+        """The last epoch in words."""
+        contender = self.play.winner
+        return f"{len(contender.kept)} players, training loss {contender.mean_loss:.4f}"
 
 
 def _condition_numbers(contender, participations):

@@ -24,7 +24,9 @@ from skprune.exceptions import SkpruneWarning
 from skprune.networks import size_of
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import STRATEGIES, is_reconstruction
+from skprune.pruners._collapse import warn_of_collapse
 from skprune.pruners._descent import Descent
+from skprune.pruners._progress import whole_fit
 from skprune.pruners._stage import Stage, check_playable
 from skprune.pruners._worth import GAMELESS, PlayerIndex
 from skprune.scorers import PowerIndexScorer
@@ -62,7 +64,8 @@ class ShapleyBucketPruner(BasePruner):
         on validation samples, or "reconstruction", the variance of the next
         pre-activations that it still explains. None is `scoring`.
     scoring : str or callable, default=None
-        The score: None is accuracy or R²; or any payoff of `CoalitionEvaluator`, such
+        The score: None is accuracy or R² (of a net with class weights the accuracy in
+        which samples count as there); or any payoff of `CoalitionEvaluator`, such
         as a scorer of scikit-learn, its name, or ``metric(y_true, y_pred) -> float``.
         Games of metrics are slow: ``payoff="log_likelihood"`` scores players faster.
     min_score : float, default=None
@@ -104,7 +107,7 @@ class ShapleyBucketPruner(BasePruner):
         Draws the hold-out, the net's initial weights, the batches and the samples of
         the scorers.
     verbose : int, default=0
-        1 prints a line for each step.
+        1 prints a line for each step, and some ten for the epochs of a training.
 
     Attributes
     ----------
@@ -134,6 +137,9 @@ class ShapleyBucketPruner(BasePruner):
         Validation score of the unpruned net.
     validation_score_ : float
         Validation score of the pruned net.
+    collapsed_ : bool
+        Whether the pruned net has one answer for all validation samples. A warning says
+        so where the unpruned net told them apart.
     n_epochs_ : int
         Epochs in all, those of the first training included.
     size_report_ : dict of str to NetworkSize
@@ -247,6 +253,7 @@ class ShapleyBucketPruner(BasePruner):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @whole_fit
     def fit(self, X, y, *, X_val=None, y_val=None):
         """Train, and go down to the smallest network whose score holds.
 
@@ -275,25 +282,33 @@ class ShapleyBucketPruner(BasePruner):
         data = replace(data, X_game=data.X_val, y_game=data.y_val)
         self._check_before_training(data)
         net = self._trained_net(data)
-        start = Stage(net, data, self.players, self._score_name())
-        start.check_alive()
-        descent = self._descent(start, self._goal(start.score))
-        best, n_failed = descent.descend(self.retrain_epochs, self.full_descent)
+        start, goal = self._start(net, data)
+        descent, epochs = self._descent(start, goal), self.retrain_epochs
+        with self._step("descend", None) as step:
+            best, n_failed = descent.descend(step, epochs, self.full_descent)
+            # Each of its parts has said what it led to.
+            step.note("")
         if self.refine:
-            best = descent.refine(best, n_failed, _LONGER * self.retrain_epochs)
+            with self._step("refine", None) as step:
+                best = descent.refine(step, best, n_failed, _LONGER * epochs)
+                step.note("")
         return self._adopt(descent, best)
+
+    def _steps(self):
+        """Names of the steps of the fit, in their order."""
+        trains = not isinstance(self.estimator, FrozenEstimator)
+        first = ["train", "stage"] if trains else ["stage"]
+        return [*first, "descend", *(["refine"] if self.refine else [])]
 
     def _check_before_training(self, data):
         """Refuse players, payoffs and strategies that the net cannot have."""
         effective_n_jobs(self.n_jobs)
-        if not isinstance(self.strategy, str):
-            self.strategy._validate_params()
         if is_reconstruction(self.scoring):
             raise ValueError(
                 "scoring='reconstruction' is what players earn and no score of a "
                 "network; give it as payoff, and as scoring a name such as 'accuracy'."
             )
-        tops_at_1 = self._score_name() in ("accuracy", "r2")
+        tops_at_1 = self._score_name() in ("accuracy", "weighted_accuracy", "r2")
         if tops_at_1 and self.min_score is not None and self.min_score > 1:
             raise ValueError(
                 f"min_score={self.min_score!r} is above 1, the highest accuracy or R² "
@@ -305,12 +320,23 @@ class ShapleyBucketPruner(BasePruner):
                 "for every network and the smallest one holds; give X_val and y_val "
                 "that differ, or another scoring.",
                 SkpruneWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         net = self._rehearse(data)
         if net is not None:
             payoffs = {"scoring": self._score_name(), "payoff": self._game_payoff()}
             check_playable(net, data, self.players, payoffs)
+
+    def _start(self, net, data):
+        """Where the way down begins, and the score that has to hold on it."""
+        with self._step("stage") as step:
+            start = Stage(net, data, self.players, self._score_name())
+            start.check_alive()
+            goal, n_players = self._goal(start.score), start.players.n_players
+            step.note(
+                f"{n_players} players score {start.score:.4f}; {goal:.4f} has to hold"
+            )
+        return start, goal
 
     def _goal(self, unpruned_score):
         """The score that has to hold, refused where the unpruned net has less."""
@@ -340,12 +366,6 @@ class ShapleyBucketPruner(BasePruner):
                 yield
 
         strategy = self.strategy
-        self._say(
-            "{} players score {:.4f}; {:.4f} has to hold",
-            start.players.n_players,
-            start.score,
-            goal,
-        )
         return Descent(
             start,
             goal,
@@ -363,20 +383,17 @@ class ShapleyBucketPruner(BasePruner):
         )
 
     def _note(self, step):
-        """Say what a step led to."""
-        self._say(
-            "{}{} players score {:.4f}, which {}",
-            "refining: " if step.refining else "",
-            int(step.support.sum()),
-            step.score,
-            "holds" if step.held else "does not hold",
+        """What a step led to, in words."""
+        return (
+            f"{'refining: ' if step.refining else ''}{int(step.support.sum())} players "
+            f"score {step.score:.4f}, which {'holds' if step.held else 'does not hold'}"
         )
 
     def _score_name(self):
         """The payoff by which networks are judged."""
         if self.scoring is not None:
             return self.scoring
-        return "accuracy" if hasattr(self, "classes_") else "r2"
+        return "weighted_accuracy" if hasattr(self, "classes_") else "r2"
 
     def _game_payoff(self):
         """The payoff of the game."""
@@ -399,7 +416,9 @@ class ShapleyBucketPruner(BasePruner):
             np.append(start.score, self.steps_["score"]),
         )
         self.min_score_, self.unpruned_score_ = descent.goal, start.score
-        self.validation_score_ = best.score
+        self.validation_score_, self.collapsed_ = best.score, stage.collapsed
+        if stage.collapsed and not start.stage.collapsed:
+            warn_of_collapse(self, len(best))
         first = 0 if is_frozen else len(start.stage.net.history)
         self.n_epochs_ = first + int(self.steps_["n_epochs"].sum())
         self.size_report_ = {

@@ -20,6 +20,7 @@ from skprune.evaluation import (
     cut_batches,
     first_rows,
     played_payoff,
+    predictions,
     resolve_payoff,
     retrain,
     sample_logits,
@@ -28,6 +29,7 @@ from skprune.evaluation import (
     task_of,
     transplant,
     weight_norm_scores,
+    weighted_by_class,
 )
 from skprune.networks import (
     NetworkSize,
@@ -39,12 +41,16 @@ from skprune.networks import (
     tensors_in,
 )
 from skprune.pruners._choices import is_reconstruction
+from skprune.pruners._collapse import has_one_answer
+from skprune.pruners._epochs import telling_epochs
 
 __all__ = ["PrunedNet", "Stage", "check_playable", "one_thread"]
 
 # Bytes of features that are held for moments, repairs and payoffs; from more samples
 # than fit, these are drawn at random.
 _FEATURE_BYTES, _FEWEST_SAMPLES = 2**30, 1024
+# Sums of squares of larger numbers would be infinite.
+_LARGEST = 1e15
 # A repair that has to rank choices, not to be the last word: on so many samples, with
 # few iterations.
 _QUICK_SAMPLES = 4096
@@ -120,6 +126,8 @@ class PrunedNet:
         Its size.
     n_epochs : int, default=0
         Epochs of retraining, kept or not.
+    collapsed : bool, default=False
+        Whether it has one answer for all validation samples.
     """
 
     net: Any
@@ -130,6 +138,7 @@ class PrunedNet:
     retrained: bool
     size: NetworkSize
     n_epochs: int = 0
+    collapsed: bool = False
 
 
 class Stage:
@@ -160,11 +169,12 @@ class Stage:
         self.valid = self._samples(net, self.split, self._valid_data)
         targets = self.valid.targets
         self.payoff = resolve_payoff(payoff, self.task, targets)
-        self._judge = (
-            self.payoff
-            if payoff != self.task.default_payoff
-            else resolve_payoff(self.task.smooth_payoff, self.task, targets)
-        )
+        self._judge = self.payoff
+        if payoff in (self.task.default_payoff, "weighted_accuracy"):
+            # What the net was trained for: by plain accuracy a balanced network is
+            # worse than one that knows the most frequent class only.
+            smooth = resolve_payoff(self.task.smooth_payoff, self.task, targets)
+            self._judge = weighted_by_class(smooth, self.task, targets)
 
     @cached_property
     def train(self):
@@ -194,6 +204,11 @@ class Stage:
     def score(self):
         """What the net earns on the validation samples."""
         return played_payoff(self.split, self.valid, self.task, self.payoff)
+
+    @cached_property
+    def collapsed(self):
+        """Whether the net has one answer for all validation samples."""
+        return has_one_answer(*self._answers(self.split))
 
     def evaluator(self, payoff, n_samples=None, n_jobs=None):
         """The net as a game on its game samples, or on some of them."""
@@ -233,9 +248,12 @@ class Stage:
         net, players = transplant(self.net, module), self.players.subset(keep)
         payoff = played_payoff(split, self.valid, self.task, self.payoff)
         size = size_of(net.module_, self.example, players)
-        return PrunedNet(net, keep, players, payoff, repaired, False, size)
+        collapsed = has_one_answer(*self._answers(split))
+        return PrunedNet(
+            net, keep, players, payoff, repaired, False, size, collapsed=collapsed
+        )
 
-    def retrained(self, pruned, epochs, narrowing=1.0):
+    def retrained(self, pruned, epochs, narrowing=1.0, step=None):
         """Some epochs of gradient training, kept where the validation payoff rises.
 
         Parameters
@@ -246,19 +264,22 @@ class Stage:
             Number of epochs.
         narrowing : float, default=1.0
             See `skprune.evaluation.retrain`.
+        step : Task, default=None
+            What the epochs are parts of.
 
         Returns
         -------
         pruned : PrunedNet
         """
         net = cut_batches(transplant(pruned.net, pruned.net.module_))
-        retrain(net, self.data.X, self.data.y, epochs, pruned.players, narrowing)
+        with telling_epochs(net, step):
+            retrain(net, self.data.X, self.data.y, epochs, pruned.players, narrowing)
         pruned = replace(pruned, n_epochs=pruned.n_epochs + len(net.history))
         trained = replace(pruned, net=net, retrained=True)
         before, after = self.at(pruned), self.at(trained)
         if not after.judge(after.split) > before.judge(before.split):
             return pruned
-        return replace(trained, payoff=after.score)
+        return replace(trained, payoff=after.score, collapsed=after.collapsed)
 
     def at(self, pruned):
         """The stage of a smaller net, on the same samples.
@@ -274,6 +295,12 @@ class Stage:
         """
         return Stage(pruned.net, self.data, pruned.players, self._judged_by)
 
+    def _answers(self, split):
+        """What a module predicts for the validation samples, and what it should."""
+        logits = sample_logits(split, self.valid, self.task)
+        predicted = predictions(logits, self.task.kind)
+        return predicted.cpu().numpy(), self.valid.targets.cpu().numpy()
+
     def _repaired(self, keep, furthest):
         """The rest after the furthest repair that does not lower the payoff."""
         plain = self.repairer.repaired(keep, "none")
@@ -282,10 +309,27 @@ class Stage:
         worth = self.judge(plain)
         for method in REPAIRS[REPAIRS.index(furthest) : 0 : -1]:
             split = self.repairer.repaired(keep, method)
+            if method == "layers" and self.repairer.opens:
+                opened = self.repairer.repaired(keep, method, opened=True)
+                split = opened if self._is_clearly_better(opened, split) else split
             # NaN compares false: such a repair is not kept.
             if self.judge(split) >= worth:
                 return split, method
         return plain, "none"
+
+    def _is_clearly_better(self, new, old):
+        """Whether a module earns more than another by more than a standard error."""
+        if self._judge.metric is not None:
+            return self.judge(new) > self.judge(old)
+        gains, lost = (
+            self._judge.per_sample(
+                sample_logits(split, self.valid, self.task), self.valid.targets
+            ).double()
+            for split in (new, old)
+        )
+        gains -= lost
+        error = gains.std(correction=0) / len(gains) ** 0.5
+        return bool(gains.mean() > error)
 
     def _split(self, module, players):
         """A module, cut in front of its first layer that reads players."""
@@ -308,12 +352,23 @@ class Stage:
         return X, y
 
     def check_alive(self):
-        """Refuse a net whose outputs are NaN, or the same for every sample."""
+        """Refuse a net whose outputs are NaN, huge, or the same for every sample."""
         logits = sample_logits(self.split, self.valid, self.task)
         if not torch.isfinite(logits).all():
             raise ValueError(
                 "the net's outputs are NaN or infinite; train it with a lower learning "
                 "rate, or scale X."
+            )
+        largest = max(
+            float(part.abs().max())
+            for part in (logits, *tensors_in(self.valid.features))
+            if part.numel()
+        )
+        if largest > _LARGEST:
+            raise ValueError(
+                f"the net computes with numbers as large as {largest:.2g}, too large "
+                "for single precision to hold their squares; scale X, by "
+                "sklearn.preprocessing.StandardScaler for instance."
             )
         some = sample_logits(self.split, self.train.subset(1024), self.task)
         logits = torch.cat([logits, some])

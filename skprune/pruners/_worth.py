@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skprune.evaluation import LayerGames, random_scores, resolve_payoff
+from skprune.evaluation import (
+    LayerGames,
+    critical_size,
+    random_scores,
+    resolve_payoff,
+)
 from skprune.networks import weight_norms
 from skprune.pruners._choices import (
     SEARCH_SAMPLES,
@@ -17,10 +22,12 @@ from skprune.pruners._choices import (
 from skprune.pruners._layers import layer_scores
 from skprune.scorers import PlayerScores
 
-__all__ = ["GAMELESS", "PlayerIndex", "n_played"]
+__all__ = ["GAMELESS", "PlayerIndex", "critical_size_of", "n_played"]
 
 # Scores that need no game.
 GAMELESS = ("random", "weight_norm")
+# MCUE averages over instances; more of them leave the spread between sub-networks.
+_CRITICAL_SAMPLES = 256
 
 
 class PlayerIndex:
@@ -74,6 +81,13 @@ class PlayerIndex:
         if isinstance(self.power_index, str):
             return named_scorer(self.power_index, None, budget, self.seed)
         return seeded(self.power_index, self.seed)
+
+
+def critical_size_of(stage, seed, is_rough):
+    """MCUE on the validation samples; roughly for a bias, which needs no more."""
+    game = stage.evaluator(stage.task.default_payoff, _CRITICAL_SAMPLES)
+    rough = {"grid": np.arange(0.05, 0.99, 0.05), "n_subnetworks": 16}
+    return critical_size(game, random_state=seed, **(rough if is_rough else {}))
 
 
 def n_played(stage, payoff):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skprune.base import Documented
 from skprune.exceptions import ConvergenceWarning
 from skprune.games import Game, as_game
 from skprune.scorers._exact import MAX_EXACT_PLAYERS, exact_values
@@ -65,7 +66,7 @@ class PlayerScores:
         return np.argsort(-self.values, kind="stable")
 
 
-class PowerIndexScorer(BaseEstimator, ABC):
+class PowerIndexScorer(Documented, BaseEstimator, ABC):
     """Base class of the power indices.
 
     An index is a weighted mean of a player's marginals. A subclass states its law
@@ -193,12 +194,61 @@ class PowerIndexScorer(BaseEstimator, ABC):
         self._validate_params()
         game = as_game(game)
         n = game.n_players
-        budget = self._budget(n)
-        affordable = n <= MAX_EXACT_PLAYERS and 2**n <= budget
-        if self.method == "exact" or (self.method == "auto" and affordable):
+        if self._is_exact(n):
             values = exact_values(game, self.coalition_weights(n))
             return PlayerScores(values, np.zeros(n), 2**n, 2**n, True, "exact")
-        return self._sample(game, budget)
+        return self._sample(game, self._budget(n))
+
+    def budget(self, n_players: int) -> int:
+        """Payoffs that `estimate` spends at most.
+
+        Parameters
+        ----------
+        n_players : int
+            Number of players of the game.
+
+        Returns
+        -------
+        n_payoffs : int
+            All coalitions, where these are played; else `n_evaluations`.
+        """
+        return 2**n_players if self._is_exact(n_players) else self._budget(n_players)
+
+    def check_budget(self, n_players: int) -> None:
+        """Refuse a budget that does not pay for one sample.
+
+        Parameters
+        ----------
+        n_players : int
+            Number of players of the game.
+
+        Raises
+        ------
+        ValueError
+            As `estimate` does for a game of so many players.
+        """
+        if not self._is_exact(n_players):
+            game = as_game(lambda coalitions: np.zeros(len(coalitions)), n_players)
+            self._affordable(self._sampling(game, self._budget(n_players)), n_players)
+
+    def _affordable(self, sampling: Sampling, n_players: int) -> int:
+        """Units that the budget pays for."""
+        budget = self._budget(n_players)
+        affordable = (budget - sampling.fixed_cost) // sampling.unit_cost
+        if affordable < 1:
+            raise ValueError(
+                f"n_evaluations={budget} does not pay for one sample of this game of "
+                f"{n_players} players; it must be at least "
+                f"{sampling.fixed_cost + sampling.unit_cost}."
+            )
+        return affordable
+
+    def _is_exact(self, n_players: int) -> bool:
+        """Whether all coalitions are played."""
+        if self.method != "auto":
+            return self.method == "exact"
+        affordable = n_players <= MAX_EXACT_PLAYERS
+        return affordable and 2**n_players <= self._budget(n_players)
 
     def _sampling(self, game: Game, n_evaluations: int) -> Sampling:
         """How to estimate the index of this game with this budget."""
@@ -208,7 +258,7 @@ class PowerIndexScorer(BaseEstimator, ABC):
         )
 
     def _budget(self, n_players: int) -> int:
-        """Number of payoffs that may be spent."""
+        """Number of payoffs that an estimate from samples may spend."""
         if self.n_evaluations == "auto":
             return max(10_000, 40 * n_players)
         return int(self.n_evaluations)
@@ -217,13 +267,7 @@ class PowerIndexScorer(BaseEstimator, ABC):
         """Draw batch after batch until a target is met or the budget is spent."""
         rng = np.random.default_rng(self.random_state)
         sampling = self._sampling(game, budget)
-        affordable = (budget - sampling.fixed_cost) // sampling.unit_cost
-        if affordable < 1:
-            raise ValueError(
-                f"n_evaluations={budget} does not pay for one sample of this game of "
-                f"{game.n_players} players; it must be at least "
-                f"{sampling.fixed_cost + sampling.unit_cost}."
-            )
+        affordable = self._affordable(sampling, game.n_players)
         rule = StoppingRule(self.tol, self.stable_ranking)
         largest = _largest_batch(sampling, game)
         n_units, reason = 0, None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
 
+from skprune.base import Documented
 from skprune.games import Game, as_game
 from skprune.strategies._selection import check_groups, group_floors
 
@@ -21,8 +25,10 @@ _MIN_GAIN = 1e-12
 _SHORTLIST = 8
 
 
-class Refinement(BaseEstimator, ABC):
+class Refinement(Documented, BaseEstimator, ABC):
     """Base class: a rule that betters a coalition without changing its size."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
     def refine(
         self,
@@ -51,7 +57,13 @@ class Refinement(BaseEstimator, ABC):
             A coalition of the same size that earns at least as much.
         payoff : float
             What it earns.
+
+        Raises
+        ------
+        ValueError
+            If a parameter of the refinement is out of its range.
         """
+        self._validate_params()
         game = as_game(game)
         group_of = check_groups(groups, game.n_players)
         keep = np.array(keep, dtype=bool)
@@ -105,6 +117,12 @@ class SwapRefinement(Refinement):
     >>> payoff, int(keep.sum())
     (1.0, 9)
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_candidates": [Interval(Integral, 1, None, closed="left")],
+        "n_substitutes": [Interval(Integral, 1, None, closed="left")],
+        "max_rounds": [Interval(Integral, 0, None, closed="left")],
+    }
 
     def __init__(
         self, n_candidates: int = 8, n_substitutes: int = 8, max_rounds: int = 50
@@ -237,6 +255,13 @@ class IteratedLocalSearch(Refinement):
     >>> payoff
     1.0
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "refinement": [Refinement, None],
+        "n_restarts": [Interval(Integral, 0, None, closed="left")],
+        "kick": [Interval(Real, 0, 1, closed="right")],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,

@@ -12,12 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 
+from skprune.base import Documented
 from skprune.strategies._selection import check_groups, group_floors, rank
 
 __all__ = ["BelowShare", "Bottom", "Bucket", "RemovalStrategy"]
 
 
-class RemovalStrategy(BaseEstimator, ABC):
+class RemovalStrategy(Documented, BaseEstimator, ABC):
     """Base class: a rule that says from scores who leaves next.
 
     The lowest scores leave first; a subclass says how many do.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from numbers import Integral, Real
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, RealNotInt
 
+from skprune.base import Documented
 from skprune.games import Game, as_game
 from skprune.scorers import PowerIndexScorer
 from skprune.strategies._path import CompressionPath
@@ -22,9 +25,17 @@ from skprune.strategies._selection import (
 
 __all__ = ["IteratedBuilding", "IteratedPruning", "Search", "TopN"]
 
+# A number of players, or a share of them.
+_STEP = [
+    Interval(Integral, 1, None, closed="left"),
+    Interval(RealNotInt, 0, 1, closed="neither"),
+]
 
-class Search(BaseEstimator, ABC):
+
+class Search(Documented, BaseEstimator, ABC):
     """Base class: a rule that finds a coalition for each of several sizes."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
 
     def search(
         self,
@@ -61,14 +72,37 @@ class Search(BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If a size is above the number of players or below the floors.
+            If a parameter of the search is out of its range, or a size is above the
+            number of players or below the floors.
         """
+        self._validate_params()
         game = as_game(game)
         group_of = check_groups(groups, game.n_players)
         floors = group_floors(group_of, min_per_group)
         wanted = _check_sizes(sizes, floors, game)
         masks = self._masks(game, scorer, wanted, group_of, floors, ties)
         return CompressionPath.of(game, masks)
+
+    def budget(
+        self, scorer: PowerIndexScorer | None, n_players: int, sizes: ArrayLike
+    ) -> int | None:
+        """Payoffs that `search` spends at most.
+
+        Parameters
+        ----------
+        scorer : PowerIndexScorer or None
+            What players are worth.
+        n_players : int
+            Number of players of the game.
+        sizes : array-like of int of shape (n_sizes,)
+            Numbers of players to keep.
+
+        Returns
+        -------
+        n_payoffs : int or None
+            None where the search does not say: a subclass need not.
+        """
+        return None
 
     @abstractmethod
     def _masks(
@@ -107,8 +141,16 @@ class TopN(Search):
     array([0., 1.])
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"layerwise": ["boolean"]}
+
     def __init__(self, layerwise: bool = False) -> None:
         self.layerwise = layerwise
+
+    def budget(
+        self, scorer: PowerIndexScorer | None, n_players: int, sizes: ArrayLike
+    ) -> int | None:
+        """Payoffs of one estimate and of the coalitions found; see `Search.budget`."""
+        return _needed(scorer, self).budget(n_players) + np.unique(sizes).size
 
     def _masks(
         self,
@@ -154,9 +196,26 @@ class IteratedPruning(Search):
     array([1., 1.])
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "step": _STEP,
+        "layerwise": ["boolean"],
+    }
+
     def __init__(self, step: int | float = 0.03, layerwise: bool = False) -> None:
         self.step = step
         self.layerwise = layerwise
+
+    def budget(
+        self, scorer: PowerIndexScorer | None, n_players: int, sizes: ArrayLike
+    ) -> int | None:
+        """Payoffs of all estimates and of the coalitions found; see `Search.budget`."""
+        scorer, wanted, left = _needed(scorer, self), np.unique(sizes), n_players
+        spent = wanted.size
+        for size in wanted[::-1].tolist():
+            while left > size:
+                spent += scorer.budget(left)
+                left = max(size, left - _step_size(self.step, left))
+        return int(spent)
 
     def _masks(
         self,
@@ -167,7 +226,7 @@ class IteratedPruning(Search):
         floors: NDArray[np.intp],
         ties: ArrayLike | None,
     ) -> Iterator[NDArray[np.bool_]]:
-        scorer, step = _needed(scorer, self), _check_step(self.step)
+        scorer, step = _needed(scorer, self), _number(self.step)
         keep = np.ones(game.n_players, dtype=bool)
         for size in sizes[::-1]:
             while keep.sum() > size:
@@ -209,9 +268,28 @@ class IteratedBuilding(Search):
     array([1.])
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "step": _STEP,
+        "layerwise": ["boolean"],
+    }
+
     def __init__(self, step: int | float = 0.05, layerwise: bool = False) -> None:
         self.step = step
         self.layerwise = layerwise
+
+    def budget(
+        self, scorer: PowerIndexScorer | None, n_players: int, sizes: ArrayLike
+    ) -> int | None:
+        """Payoffs of all estimates and of the coalitions found; see `Search.budget`."""
+        wanted, kept = np.unique(sizes), 0
+        spent = wanted.size
+        if scorer is None:
+            return int(spent + wanted[-1] * n_players)
+        for size in wanted.tolist():
+            while kept < size:
+                spent += scorer.budget(n_players - kept)
+                kept = min(size, kept + _step_size(self.step, kept))
+        return int(spent)
 
     def _masks(
         self,
@@ -230,7 +308,7 @@ class IteratedBuilding(Search):
         if scorer is None:
             yield from _greedy_masks(game, sizes, group_of, floors_at)
             return
-        step = _check_step(self.step)
+        step = _number(self.step)
         keep = ~everybody
         for size, least in zip(sizes, floors_at, strict=True):
             while keep.sum() < size:
@@ -316,15 +394,10 @@ def _step_size(step: int | float, players: int) -> int:
     return max(1, int(step * players))
 
 
-def _check_step(step: int | float) -> int | float:
-    """A positive count, or a share in (0, 1)."""
-    if isinstance(step, bool) or not isinstance(step, Real):
+def _number(step: int | float) -> int | float:
+    """A step, which is no bool, though bools are integers to Python."""
+    if isinstance(step, bool):
         raise TypeError(f"step must be an int or a float; got {step!r}.")
-    valid = step >= 1 if isinstance(step, Integral) else 0 < step < 1
-    if not valid:
-        raise ValueError(
-            f"step={step!r} must be a positive number of players, or a share in (0, 1)."
-        )
     return step
 
 

@@ -399,9 +399,9 @@ def test_an_exception_leaves_the_module_as_it_was(zoo, worth, monkeypatch):
 
 def test_memory_is_asked_for_by_what_is_free(monkeypatch, tmp_path):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(memory, "_free_memory", lambda: 8 * 10**6)
+    monkeypatch.setattr(memory, "free_memory", lambda: 8 * 10**6)
     assert memory.default_budget(cpu) == 10**6
-    monkeypatch.setattr(memory, "_free_memory", lambda: 10**12)
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**12)
     assert memory.default_budget(cpu) == 2**24
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * 10**6, 10**9))
     assert memory.default_budget(torch.device("cuda")) == 10**6
@@ -412,9 +412,9 @@ def test_free_memory_is_known_on_other_systems_too(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr("builtins.open", missing)
-    known = memory._free_memory()
+    known = memory.free_memory()
     monkeypatch.delattr(memory.os, "sysconf")
-    unknown = memory._free_memory()
+    unknown = memory.free_memory()
     monkeypatch.undo()
     assert known > 2**20
     assert unknown // 8 == 2**24

@@ -327,3 +327,41 @@ def test_samples_are_drawn_without_replacement_and_in_order():
     assert torch.equal(part.features[0], part.targets.float())
     assert torch.equal(part.targets, part.targets.sort().values)
     assert samples.subset(100) is samples
+
+
+def test_opened_layers_cut_hardly_anything_off(zoo):
+    own = prepared(zoo)
+    keep = drop(own, *range(0, own.players.n_players, 3))
+    repairer = repairer_of(own)
+    assert repairer.opens
+    closed = repairer.repaired(keep, "layers")
+    opened = repairer.repaired(keep, "layers", opened=True)
+    name = next(iter(repairer._rectified & set(repairer._trace.names)))
+    shares = [
+        float((pre_activations(own, split, name, keep) < 0).float().mean())
+        for split in (closed, opened)
+    ]
+    assert shares[1] <= 0.03 < shares[0]
+
+
+def test_an_opened_layer_is_the_dense_one_but_for_its_biases(zoo):
+    own = prepared(zoo)
+    everybody = drop(own)
+    repairer = repairer_of(own, ridge=0.0)
+    opened = repairer.repaired(everybody, "layers", opened=True)
+    for name in repairer._rectified & set(repairer._trace.names):
+        dense = pre_activations(own, own.split, name, everybody)
+        shift = pre_activations(own, opened, name, everybody) - dense
+        # One constant for each unit, and none below 0.
+        assert shift.std(0).max() < 1e-3
+        assert shift.min() > -1e-3
+
+
+def test_without_a_relu_there_is_nothing_to_open(zoo):
+    own = prepared(zoo, zoo.mlp(activation=nn.Tanh))
+    repairer = repairer_of(own)
+    assert not repairer.opens
+    keep = drop(own, 0, 1)
+    plain = outputs_of(own, repairer.repaired(keep, "layers"))
+    opened = outputs_of(own, repairer.repaired(keep, "layers", opened=True))
+    assert torch.equal(plain, opened)

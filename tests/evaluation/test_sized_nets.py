@@ -1,6 +1,8 @@
 """Nets that take their widths from the data."""
 
+import inspect
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,9 +15,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
+from skorch import NeuralNetRegressor
 from torch import nn
 
-from skprune import mlp_classifier, mlp_regressor
+from skprune import GTAPPruner, mlp_classifier, mlp_regressor
 from skprune.evaluation import SparseRows, build_mlp, is_mlp, transplant
 from skprune.networks import find_players, remove_players
 
@@ -283,3 +286,21 @@ def test_which_modules_are_perceptrons():
     assert is_mlp(build_mlp(3, (), 2, is_sparse=True))
     assert not is_mlp(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)))
     assert not is_mlp(nn.Linear(3, 2))
+
+
+def test_representations_name_what_was_changed():
+    net = mlp_classifier((16,), lr=0.01, device="cpu", class_weight="balanced")
+    pruner = GTAPPruner(net, random_state=0)
+    named = set(re.findall(r"(\w+)=", repr(pruner)))
+    own = {"module__hidden_layer_sizes", "lr", "class_weight"}
+    assert named == {"estimator", "random_state", *own}
+    assert "_params_to_validate" not in net.get_params()
+    default = repr(GTAPPruner(mlp_regressor(device="cpu")))
+    assert default == "GTAPPruner(estimator=SizedNetRegressor())"
+    copy = clone(net).set_params(optimizer__weight_decay=0.5)
+    assert clone(copy).optimizer__weight_decay == 0.5
+    with pytest.raises(ValueError, match="mdule__activation"):
+        mlp_classifier(mdule__activation="relu").fit(*samples())
+    # skorch's own nets are as they were.
+    names = inspect.signature(NeuralNetRegressor.__init__).parameters
+    assert "module__activation" not in names

@@ -251,6 +251,7 @@ def test_targets_that_do_not_vary(data):
     np.testing.assert_allclose(model.predict(X), 42.0, atol=1.5)
 
 
+@pytest.mark.filterwarnings("ignore:the pruned network")
 def test_one_feature_one_column_of_zeros_and_two_samples(data):
     X, y = data
     X = X.copy()

@@ -11,6 +11,7 @@ from torch import nn
 
 from skprune import EquilibriumPrunedMLP
 from skprune.networks import ParticipationGame, find_players
+from skprune.pruners import _play
 from skprune.pruners._contender import Contender, clearing_prices
 from skprune.pruners._course import Course
 from skprune.pruners._gates import Gates, shares
@@ -417,3 +418,50 @@ def test_the_winner_is_the_net(monkeypatch):
     np.testing.assert_array_equal(np.flatnonzero(model.support_), play.winner.kept)
     own = {id(p) for p in net.module_.parameters()}
     assert {id(p) for g in net.optimizer_.param_groups for p in g["params"]} == own
+
+
+def openings(monkeypatch, n_parameters, n_rivals):
+    """Steps at which rivals part, how many they are, and parameters of them all."""
+    opened, open_market = [], MarketPlay._open
+
+    def spy(self):
+        open_market(self)
+        nets = [contender.net for contender in self.contenders]
+        sizes = [sum(p.numel() for p in net.module_.parameters()) for net in nets]
+        opened.append((self.step, len(nets), sum(sizes)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MarketPlay, "_open", spy)
+        patch.setattr(_play, "_N_PARAMETERS", n_parameters)
+        model = fit(n_rivals)
+    assert model.players_.n_players == 8
+    (opening,) = opened
+    return opening
+
+
+def test_rivals_of_large_networks_part_later_and_may_be_fewer(monkeypatch):
+    fork, n_rivals, size = openings(monkeypatch, 10**9, 6)
+    assert n_rivals == 6
+    later, n_rivals, smaller = openings(monkeypatch, size * 3 // 4, 6)
+    assert n_rivals == 6
+    assert later > fork
+    assert smaller <= size * 3 // 4
+    last, n_rivals, smallest = openings(monkeypatch, smaller // 3, 6)
+    assert 1 < n_rivals < 6
+    assert last >= later
+    assert smallest <= smaller // 3
+    assert openings(monkeypatch, 1, 6)[:2] == (last, 1)
+
+
+def test_a_rival_holds_no_gradients_while_others_train(monkeypatch):
+    held, note = [], Contender.note
+
+    def spy(self, loss, window):
+        note(self, loss, window)
+        if self.net is not LastLoss.net:
+            held.append([p.grad is None for p in self.net.module_.parameters()])
+
+    monkeypatch.setattr(Contender, "note", spy)
+    fit(3)
+    assert len(held) > 10
+    assert all(map(all, held))

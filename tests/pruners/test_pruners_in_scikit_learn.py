@@ -96,6 +96,8 @@ def test_a_size_out_of_reach_is_refused_before_training(kind, wine):
         kind(net, n_players_to_keep=13, random_state=0).fit(*wine)
 
 
+# With a rate of 1e-7 nothing is learned.
+@pytest.mark.filterwarnings("ignore:the pruned network")
 @pytest.mark.parametrize("kind", PRUNERS)
 def test_a_grid_over_the_net(kind, wine):
     pipeline = make_pipeline(StandardScaler(), pruner_of(kind))

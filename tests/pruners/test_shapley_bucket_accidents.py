@@ -311,6 +311,7 @@ class BestFirst(Bottom):
         return super().leavers(-np.asarray(values), **settings)
 
 
+@pytest.mark.filterwarnings("ignore:the pruned network")
 @pytest.mark.parametrize("payoff", ["accuracy", "log_likelihood", "reconstruction"])
 def test_a_network_that_dies_on_the_descent(data, payoff):
     X, y = data
@@ -333,6 +334,7 @@ def test_a_network_that_dies_on_the_descent(data, payoff):
     # The only neuron that was alive left first.
     assert not pruner.steps_["support"][0, 0]
     assert len(set(pruner.predict(X))) == 1
+    assert pruner.collapsed_
     assert np.isfinite(pruner.steps_["score"]).all()
     assert np.isfinite(pruner.steps_["removed_value"]).all()
 
@@ -422,6 +424,7 @@ def test_validation_sets_of_few_samples(data, net):
     assert tiny.fit(X[:30], y[:30]).predict(X).shape == (300,)
 
 
+@pytest.mark.filterwarnings("ignore:the pruned network")
 def test_a_second_fit_forgets_the_first(data):
     X, y = data
     pruner = ShapleyBucketPruner(classifier(), tol=0.1, random_state=0).fit(X, y)

@@ -116,14 +116,14 @@ def test_steps_are_players_or_shares(search, asked):
 @pytest.mark.parametrize("search", [IteratedPruning, IteratedBuilding])
 @pytest.mark.parametrize("step", [0, -1, 0.0, 1.0, 1.5, -0.1, float("nan")])
 def test_a_step_that_is_no_step_is_refused(search, step):
-    with pytest.raises(ValueError, match=r"step=.* share in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"'step' parameter.* range \(0\.0, 1\.0\)"):
         search(step=step).search(additive(np.ones(4)), ShapleyScorer(), [2])
 
 
 @pytest.mark.parametrize("search", [IteratedPruning, IteratedBuilding])
 @pytest.mark.parametrize("step", [True, "0.1", None])
 def test_a_step_that_is_no_number_is_refused(search, step):
-    with pytest.raises(TypeError, match="step must be an int or a float"):
+    with pytest.raises(TypeError, match=r"step.? .*must be an int"):
         search(step=step).search(additive(np.ones(4)), ShapleyScorer(), [2])
 
 
