@@ -52,11 +52,12 @@ def unlink_foreign_labels(app, what, name, obj, options, lines):
         lines[:] = text.split("\n")
 
 
-def skip_tensor_members(app, what, name, obj, skip, options):
-    """Leave out what a kind of tensor has from torch, whose labels are not ours."""
-    return True if getattr(torch.Tensor, name, skip) is obj else None
+def skip_torch_members(app, what, name, obj, skip, options):
+    """Leave out what is inherited from torch, whose labels are not ours."""
+    kinds = (torch.Tensor, torch.optim.AdamW)
+    return True if any(getattr(kind, name, skip) is obj for kind in kinds) else None
 
 
 def setup(app):
-    app.connect("autodoc-skip-member", skip_tensor_members)
+    app.connect("autodoc-skip-member", skip_torch_members)
     app.connect("autodoc-process-docstring", unlink_foreign_labels)

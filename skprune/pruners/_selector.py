@@ -95,7 +95,7 @@ class PowerIndexSelector(ReportingMixin, SelectorMixin, Documented, BaseEstimato
         The net, trained on all features.
     scores_ : PlayerScores
         What each feature is worth, with standard errors over orders or coalitions.
-    support_ : ndarray of bool of shape (n_features_in_,)
+    support_ : ndarray of bool of shape (n_features,)
         Which features are selected.
     path_ : CompressionPath
         The best features at up to 30 sizes, and what the net earns with them alone on
