@@ -14,9 +14,6 @@ from skprune.strategies import search_allocation
 __all__ = ["LayerSearch", "layer_scores", "n_tried", "scores_budget"]
 
 _SPLITS = 20
-# Share of the players up to which splits are judged with layers opened: that chose the
-# better ones at a tenth and below, and those of LeNet5 worse by .3 points at .225.
-_FEW = 0.15
 # Fewer validation samples than this tell one split from another badly; training samples
 # then help, for a split has too few degrees of freedom to overfit them.
 _FEWEST_JUDGED = 1024
@@ -88,7 +85,7 @@ class LayerSearch:
     def _payoff(self, counts):
         """What the network earns with so many players in each layer, repaired."""
         keep = self.games.select(counts, self._pick)
-        opened = sum(counts) <= _FEW * self.stage.players.n_players
+        opened = self.stage.are_few(sum(counts))
         repaired = self.stage.quick_repairer.repaired(keep, opened=opened)
         payoff = self.stage.judge(repaired, self._judged)
         self._n_tried += 1
