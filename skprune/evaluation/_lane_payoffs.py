@@ -44,6 +44,7 @@ __all__ = [
     "fold_start",
     "folded_value",
     "folds_outputs",
+    "tile_best",
     "tile_wins",
 ]
 
@@ -89,6 +90,16 @@ def _reduced(rows, combine):
 
 def _packed(builder, lanes):
     return cgutils.pack_array(builder, [one.value for one in lanes], VECTOR)
+
+
+@intrinsic
+def tile_best(typingctx, tile):
+    """The largest of the rows of a tile."""
+
+    def codegen(context, builder, signature, args):
+        return _reduced(_rows(builder, args[0]), Lanes.at_least).value
+
+    return FLOATS(tile), codegen
 
 
 @intrinsic

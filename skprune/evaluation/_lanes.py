@@ -36,6 +36,7 @@ __all__ = [
     "emit_call",
     "first_lanes",
     "fma",
+    "gather",
     "load",
     "row_address",
     "select",
@@ -104,6 +105,25 @@ def load(typingctx, rows, row):
 
 
 @intrinsic
+def gather(typingctx, numbers, start, offsets):
+    """The numbers at ``start`` plus each lane's offset, a whole number as a float."""
+
+    def codegen(context, builder, signature, args):
+        _, start, offsets = args
+        data = address_of(context, builder, signature.args[0], args[0])
+        offsets = builder.fptosi(offsets, _INT_VECTOR)
+        gathered = ir.Constant(VECTOR, ir.Undefined)
+        for lane in map(_INT32, range(LANES)):
+            offset = builder.sext(builder.extract_element(offsets, lane), start.type)
+            address = builder.gep(data, [builder.add(start, offset)])
+            number = builder.load(address, align=4)
+            gathered = builder.insert_element(gathered, number, lane)
+        return gathered
+
+    return FLOATS(numbers, types.intp, FLOATS), codegen
+
+
+@intrinsic
 def store(typingctx, rows, row, value):
     """Write `value` to row `row`."""
 
@@ -159,12 +179,12 @@ def first_lanes(typingctx, n_lanes):
 
 @intrinsic
 def bits(typingctx, mask):
-    """A mask as a whole number: bit i is lane i."""
+    """A mask as a whole number of sixteen bits: bit i is lane i."""
 
     def codegen(context, builder, signature, args):
-        return builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), ir.IntType(64))
+        return builder.bitcast(args[0], ir.IntType(LANES))
 
-    return types.int64(MASK), codegen
+    return types.uint16(MASK), codegen
 
 
 @intrinsic

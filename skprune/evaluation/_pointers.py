@@ -23,6 +23,7 @@ __all__ = [
     "kernel_part",
     "pointer",
     "reader",
+    "shifted",
     "table_of",
 ]
 
@@ -168,6 +169,16 @@ def pointer(typingctx, array):
         return address_of(context, builder, signature.args[0], args[0])
 
     return _PointerType(array.dtype)(array), codegen
+
+
+@intrinsic
+def shifted(typingctx, pointer, n):
+    """The pointer to the element n behind that of another."""
+
+    def codegen(context, builder, signature, args):
+        return builder.gep(args[0], [args[1]])
+
+    return pointer(pointer, types.intp), codegen
 
 
 @intrinsic

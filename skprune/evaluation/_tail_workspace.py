@@ -38,6 +38,11 @@ class Workspace(NamedTuple):
         Pre-activations without the players of nested ranges.
     states : ndarray of shape (3 * n_steps, 16)
         What the payoff of each step of a walk is made from.
+    right, reached, marks : ndarray of shape (n_steps,), uint16
+        Bits of the samples that are right at each step of a walk, of those that are
+        right or tie, and of another pass or walk.
+    is_alive : ndarray of shape (n_rows,), int64
+        1 for an input that is not 0 in all samples of the block, 0 for the others.
     """
 
     full: NDArray[np.float32]
@@ -51,6 +56,10 @@ class Workspace(NamedTuple):
     n_present: NDArray[np.int64]
     stack: NDArray[np.float32]
     states: NDArray[np.float32]
+    right: NDArray[np.uint16]
+    reached: NDArray[np.uint16]
+    marks: NDArray[np.uint16]
+    is_alive: NDArray[np.int64]
 
 
 read_workspace = reader(Workspace)
@@ -69,8 +78,10 @@ def make_workspace(tail) -> Workspace:
     n_rows = int(tail.first_row[-1]) + LANES
     depth = int(np.ceil(np.log2(max(2, tail.n_players)))) + 1
     stack_rows = depth * int(tail.stride.max())
+    n_weights = len(tail.weights)
     if tail.n_layers == 1:
         stack_rows = max(stack_rows, int(tail.widths[0]) * (MAX_CLASSES + 1))
+        n_weights = int(tail.widths[0] * (tail.widths[1] + MAX_CLASSES))
     return Workspace(
         full=aligned(n_rows, LANES),
         full_sums=aligned(n_rows, LANES),
@@ -78,9 +89,13 @@ def make_workspace(tail) -> Workspace:
         sums=aligned(n_rows, LANES),
         trial=aligned(n_rows, LANES),
         bias=aligned(n_rows, LANES),
-        weights=aligned(len(tail.weights)),
+        weights=aligned(n_weights),
         columns=np.zeros(n_rows, dtype=np.int64),
         n_present=np.zeros(tail.n_layers + 1, dtype=np.int64),
         stack=aligned(stack_rows, LANES),
         states=aligned(3 * (tail.n_players + 1), LANES),
+        right=np.zeros(tail.n_players + 1, dtype=np.uint16),
+        reached=np.zeros(tail.n_players + 1, dtype=np.uint16),
+        marks=np.zeros(tail.n_players + 1, dtype=np.uint16),
+        is_alive=np.zeros(n_rows, dtype=np.int64),
     )

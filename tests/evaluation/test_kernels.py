@@ -239,6 +239,31 @@ def test_ties_are_exact(widths):
         compare(whole_number_tail(rng, list(widths), 48, targets), rng, m=4)
 
 
+@pytest.mark.parametrize("n_classes", [2, 4, 7, 10, 13])
+def test_ties_on_the_way(n_classes):
+    """Biases keep the empty coalition free of ties: some walks meet one, others not."""
+    rng = np.random.default_rng(n_classes)
+    for _ in range(6):
+        targets = rng.integers(n_classes, size=40)
+        plain = whole_number_tail(rng, [9, n_classes], 40, targets)
+        plain.biases = [rng.permutation(n_classes).astype(np.float32) / 2]
+        compare(plain, rng, m=6)
+
+
+@pytest.mark.parametrize("payoff", ["accuracy", "log_likelihood"])
+@pytest.mark.parametrize("n_classes", [3, 10, 12])
+def test_columns_that_are_silent(payoff, n_classes):
+    """Silent in some blocks, in all of them, or wherever there are samples."""
+    rng = np.random.default_rng(n_classes)
+    plain = random_tail(rng, [11, n_classes], "relu", payoff, 37, "units")
+    for silent in (0.3, 0.9, 1.0):
+        for block in range(plain.n_blocks):
+            rows = slice(block * LANES, (block + 1) * LANES)
+            plain.X[rows, rng.random(11) < silent] = 0
+        plain.X[:, 4] = 0
+        compare(plain, rng, m=4)
+
+
 @pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3)])
 def test_dead_network_is_a_tie_that_class_0_wins(widths):
     rng = np.random.default_rng(0)
