@@ -42,7 +42,9 @@ def test_permanent_members(scorer, n_evaluations):
 
 @pytest.mark.parametrize("scorer", SHAPLEY + BANZHAF, ids=repr)
 @pytest.mark.parametrize(
-    "game", [PerturbedUniformGame(10, random_state=0), GloveGame(4, 5)], ids=repr
+    "game",
+    [PerturbedUniformGame(10, random_state=0), GloveGame(4, 5)],
+    ids=["perturbed", "glove"],
 )
 def test_all_players(scorer, game):
     z = z_scores(scorer, game, 600)
