@@ -114,7 +114,7 @@ def coalition_payoffs(
     Raises
     ------
     ValueError
-        If an array has another shape or holds numbers out of range.
+        If `coalitions` has another shape.
     """
     coalitions = np.ascontiguousarray(coalitions, dtype=np.bool_)
     _check_shape("coalitions", coalitions, (len(coalitions), tail.n_players))
@@ -166,13 +166,14 @@ def walk_marginals(
     Raises
     ------
     ValueError
-        If an array has another shape or holds numbers out of range.
+        If an array has another shape or holds numbers out of range, or `free` holds a
+        player twice.
     """
     start = np.ascontiguousarray(start, dtype=np.bool_)
     free = np.ascontiguousarray(free, dtype=np.int64)
     orders = np.ascontiguousarray(orders, dtype=np.int64)
     _check_shape("start", start, (tail.n_players,))
-    _check_indices("free", free, tail.n_players)
+    _check_players(free, tail.n_players)
     _check_indices("orders", orders, len(free))
     named = np.arange(len(free))[None] if names is None else names
     named = np.ascontiguousarray(named, dtype=np.int64)
@@ -219,11 +220,12 @@ def flip_marginals(
     Raises
     ------
     ValueError
-        If an array has another shape or holds numbers out of range.
+        If an array has another shape or holds numbers out of range, or `free` holds a
+        player twice.
     """
     free = np.ascontiguousarray(free, dtype=np.int64)
     coalitions = np.ascontiguousarray(coalitions, dtype=np.bool_)
-    _check_indices("free", free, tail.n_players)
+    _check_players(free, tail.n_players)
     n_blocks = tail.n_blocks if coalitions.shape[1:2] != (1,) else 1
     _check_shape("coalitions", coalitions, (len(coalitions), n_blocks, tail.n_players))
     if not coalitions.size:
@@ -254,6 +256,13 @@ def _check_indices(name, indices, size):
             f"{name} must hold numbers from 0 to {size - 1}, got numbers from "
             f"{indices.min()} to {indices.max()}."
         )
+
+
+def _check_players(free, n_players):
+    """Raise unless each of the free players is there, and listed once."""
+    _check_indices("free", free, n_players)
+    if len(np.unique(free)) < len(free):
+        raise ValueError(f"free must hold each player once, got {free.tolist()}.")
 
 
 def _has_columns(folded, free):

@@ -163,7 +163,11 @@ def address_of(context, builder, array_type, array):
 
 @intrinsic
 def pointer(typingctx, array):
-    """Where a C-contiguous array starts; the array must outlive the pointer."""
+    """Where a C-contiguous array starts; the array must outlive the pointer.
+
+    Compiled code gives up an array where it is last named: name it once more after the
+    pointer's last use, or take memory that the caller holds.
+    """
 
     def codegen(context, builder, signature, args):
         return address_of(context, builder, signature.args[0], args[0])

@@ -7,24 +7,21 @@ step asks whether classes tie: it notes who wins, and who wins or ties. Where th
 differ the walk, and all that follow in the block, are played with care.
 """
 
-import numpy as np
-
 from skprune.evaluation._lane_payoffs import FEW_CLASSES, MAX_CLASSES, tile_best
 from skprune.evaluation._lane_tiles import load_tile
 from skprune.evaluation._lanes import bits, count_bits, load
 from skprune.evaluation._pointers import kernel_part, pointer, shifted
 from skprune.evaluation._tail_steps import (
+    in_passes,
     join_column,
     list_steps,
     make_walk,
     sources,
     widths_of,
 )
+from skprune.evaluation._tail_workspace import LAG
 
-__all__ = ["careful_walks", "count_walks"]
-
-# Steps that counting is behind: enough for the bits to be in memory.
-_LAG = 8
+__all__ = ["count_walks", "counting_walk"]
 
 
 def _make_walk(width):
@@ -35,17 +32,17 @@ def _make_walk(width):
         outputs = load_tile(work.sums, 0, width)
         truth = load(work.bias, 0)
         read_from, hits = sources(tail, work, block, 0), count_bits(right[0])
-        for step in range(_LAG, _LAG + n_steps):
+        for step in range(LAG, LAG + n_steps):
             outputs, truth = join_column(
                 read_from, width, columns[step], outputs, truth
             )
             best = tile_best(outputs)
             right[step] = bits(best < truth)
             reached[step] = bits(best <= truth)
-            now = count_bits(right[step - _LAG])
-            gained[columns[step - _LAG]] += now - hits
+            now = count_bits(right[step - LAG])
+            gained[columns[step - LAG]] += now - hits
             hits = now
-        _count(columns, right, n_steps, n_steps + _LAG, hits, gained, 1)
+        _count(columns, right, n_steps, n_steps + LAG, hits, gained, 1)
 
     return walk
 
@@ -60,8 +57,7 @@ def _count(columns, right, start, stop, hits, gained, sign):
 
 
 _walk_of_few, _walk_of_many = map(_make_walk, (FEW_CLASSES, MAX_CLASSES))
-careful_walks = widths_of(make_walk, folds=False)
-_careful_of_few, _careful_of_many = careful_walks
+counting_walk = in_passes(widths_of(make_walk, folds=False))
 
 
 @kernel_part
@@ -71,34 +67,27 @@ def count_walks(tail, work, block, orders, column_of, gains):
     `work.right[0]` holds the bits of the samples that are right before anybody joins.
     """
     n_orders, n_free = orders.shape
-    is_few, has_ties = tail.widths[1] <= FEW_CLASSES, False
-    listed = np.empty(n_free + _LAG, dtype=np.int32)
-    marks = np.empty((2, n_free + _LAG), dtype=np.uint16)
+    columns, right, reached = work.listed, work.right, work.marks
+    steps, bits_of_steps = shifted(columns, LAG), shifted(right, LAG)
+    has_ties, hits = False, count_bits(right[0])
     # The steps before the first one change nothing, and belong to no column.
-    listed[:_LAG] = tail.widths[0]
-    marks[0, :_LAG] = work.right[0]
-    columns, right, reached = pointer(listed), pointer(marks[0]), pointer(marks[1])
-    steps, bits_of_steps = shifted(columns, _LAG), shifted(right, _LAG)
-    hits = count_bits(right[0])
+    for step in range(LAG):
+        columns[step], right[step] = tail.widths[0], right[0]
     for index in range(n_orders):
         gained, order = pointer(gains[index]), pointer(orders[index])
         n_steps = list_steps(order, column_of, n_free, steps)
         if not has_ties:
             play = tail, work, block, columns, n_steps, right, reached, gained
-            if is_few:
+            if tail.widths[1] <= FEW_CLASSES:
                 _walk_of_few(*play)
             else:
                 _walk_of_many(*play)
-            has_ties = _differ(bits_of_steps, shifted(reached, _LAG), n_steps)
+            has_ties = _differ(bits_of_steps, shifted(reached, LAG), n_steps)
             if not has_ties:
                 continue
             _count(steps, bits_of_steps, 0, n_steps, hits, gained, -1)
-        again = tail, work, block, 0, steps, n_steps, 0, bits_of_steps
-        if is_few:
-            _careful_of_few(*again)
-        else:
-            _careful_of_many(*again)
-        _count(steps, bits_of_steps, 0, n_steps, hits, gained, 1)
+        counting_walk(tail, work, block, steps, n_steps, 0)
+        _count(steps, right, 0, n_steps, hits, gained, 1)
 
 
 @kernel_part

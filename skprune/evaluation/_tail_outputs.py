@@ -25,9 +25,15 @@ from skprune.evaluation._lanes import (
     store,
     sum_lanes,
 )
-from skprune.evaluation._pointers import entry_point, inlined_part, kernel_part, pointer
+from skprune.evaluation._pointers import (
+    entry_point,
+    inlined_part,
+    kernel_part,
+    pointer,
+    shifted,
+)
 from skprune.evaluation._tail import read_tail
-from skprune.evaluation._tail_hits import careful_walks, count_walks
+from skprune.evaluation._tail_hits import count_walks, counting_walk
 from skprune.evaluation._tail_layers import compute_all, list_columns
 from skprune.evaluation._tail_steps import (
     in_passes,
@@ -38,7 +44,7 @@ from skprune.evaluation._tail_steps import (
     sources,
     widths_of,
 )
-from skprune.evaluation._tail_workspace import read_workspace
+from skprune.evaluation._tail_workspace import LAG, read_workspace
 
 __all__ = ["play_output_flips", "play_output_walks"]
 
@@ -83,7 +89,6 @@ def _make_flips(width, folds):
 
 
 _walk = in_passes(widths_of(make_walk, folds=True))
-_counting_walk = in_passes(careful_walks)
 _flips = in_passes(widths_of(_make_flips, folds=True))
 _counting_flips = in_passes(widths_of(_make_flips, folds=False))
 _note = make_note(folds=True)
@@ -113,8 +118,8 @@ def play_output_walks(tail_table, work_table, start, free, orders, names, out):
     tail, work = read_tail(tail_table), read_workspace(work_table)
     is_free, columns = _column_of_each(tail, free)
     n_free = len(free)
-    named_columns, listed = np.empty((2, n_free), dtype=np.int32)
-    column_of, steps = pointer(named_columns), pointer(listed)
+    named_columns = np.empty(n_free, dtype=np.int32)
+    column_of, steps = pointer(named_columns), shifted(work.listed, LAG)
     counts = not folds_outputs(tail.payoff)
     gains = np.zeros((len(orders), tail.widths[0] + 1), dtype=np.int32)
     payoffs = np.zeros((len(orders), tail.widths[0]))
@@ -135,7 +140,7 @@ def play_output_walks(tail_table, work_table, start, free, orders, names, out):
             order, gained = pointer(orders[index, own]), pointer(payoffs[index])
             n_steps = list_steps(order, column_of, n_free, steps)
             if counts:
-                _counting_walk(tail, work, block, steps, n_steps, 0)
+                counting_walk(tail, work, block, steps, n_steps, 0)
             else:
                 _walk(tail, work, block, steps, n_steps, 0)
             payoff = before
@@ -207,7 +212,7 @@ def _hand_out(hits, payoffs, columns, out):
 
 @kernel_part
 def _present_first(work, coalition, free, columns, listed, absent):
-    """List the columns of the present players, then the others'; how many each and all.
+    """List columns of the present players, then the others'; how many of them, and all.
 
     Columns that are 0 in the whole block are left out. Without branches: coalitions are
     random, and no processor foresees them.

@@ -9,10 +9,12 @@ from skprune.evaluation._lane_payoffs import MAX_CLASSES
 from skprune.evaluation._lanes import LANES
 from skprune.evaluation._pointers import reader
 
-__all__ = ["TILE", "Workspace", "aligned", "make_workspace", "read_workspace"]
+__all__ = ["LAG", "TILE", "Workspace", "aligned", "make_workspace", "read_workspace"]
 
 # Outputs that one pass over the inputs computes together.
 TILE = 8
+# Steps that counting is behind a walk: enough for the bits to be in memory.
+LAG = 8
 
 
 class Workspace(NamedTuple):
@@ -29,7 +31,8 @@ class Workspace(NamedTuple):
     bias : ndarray of shape (n_rows, 16)
         Biases of the present units.
     weights : ndarray
-        Weights between present units, eight outputs of a column side by side.
+        Weights between present units, eight outputs of a column side by side; with one
+        layer those of each pass over its classes.
     columns : ndarray of shape (n_rows,), int64
         Present columns of each layer.
     n_present : ndarray of shape (n_layers + 1,), int64
@@ -38,9 +41,11 @@ class Workspace(NamedTuple):
         Pre-activations without the players of nested ranges.
     states : ndarray of shape (3 * n_steps, 16)
         What the payoff of each step of a walk is made from.
-    right, reached, marks : ndarray of shape (n_steps,), uint16
-        Bits of the samples that are right at each step of a walk, of those that are
-        right or tie, and of another pass or walk.
+    listed : ndarray of shape (8 + n_steps,), int32
+        Columns that come or go at each step.
+    right, marks : ndarray of shape (8 + n_steps,), uint16
+        Bits of the samples that are right at each step of a walk, and what another pass
+        says of them.
     is_alive : ndarray of shape (n_rows,), int64
         1 for an input that is not 0 in all samples of the block, 0 for the others.
     """
@@ -56,8 +61,8 @@ class Workspace(NamedTuple):
     n_present: NDArray[np.int64]
     stack: NDArray[np.float32]
     states: NDArray[np.float32]
+    listed: NDArray[np.int32]
     right: NDArray[np.uint16]
-    reached: NDArray[np.uint16]
     marks: NDArray[np.uint16]
     is_alive: NDArray[np.int64]
 
@@ -78,7 +83,7 @@ def make_workspace(tail) -> Workspace:
     n_rows = int(tail.first_row[-1]) + LANES
     depth = int(np.ceil(np.log2(max(2, tail.n_players)))) + 1
     stack_rows = depth * int(tail.stride.max())
-    n_weights = len(tail.weights)
+    n_weights, n_steps = len(tail.weights), tail.n_players + 1
     if tail.n_layers == 1:
         stack_rows = max(stack_rows, int(tail.widths[0]) * (MAX_CLASSES + 1))
         n_weights = int(tail.widths[0] * (tail.widths[1] + MAX_CLASSES))
@@ -93,9 +98,9 @@ def make_workspace(tail) -> Workspace:
         columns=np.zeros(n_rows, dtype=np.int64),
         n_present=np.zeros(tail.n_layers + 1, dtype=np.int64),
         stack=aligned(stack_rows, LANES),
-        states=aligned(3 * (tail.n_players + 1), LANES),
-        right=np.zeros(tail.n_players + 1, dtype=np.uint16),
-        reached=np.zeros(tail.n_players + 1, dtype=np.uint16),
-        marks=np.zeros(tail.n_players + 1, dtype=np.uint16),
+        states=aligned(3 * n_steps, LANES),
+        listed=np.zeros(LAG + n_steps, dtype=np.int32),
+        right=np.zeros(LAG + n_steps, dtype=np.uint16),
+        marks=np.zeros(LAG + n_steps, dtype=np.uint16),
         is_alive=np.zeros(n_rows, dtype=np.int64),
     )
