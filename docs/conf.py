@@ -20,6 +20,9 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "literal"
+# A link to a name of ours that no page has is an error; types in words are none.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!skprune\.).*")]
 
 # A subpackage's page lists its __all__, though the objects live in private modules.
 autosummary_ignore_module_all = False

@@ -174,8 +174,8 @@ def widths(pruner):
 
 
 # %%
-# Test accuracy against the share of neurons (of weights, for single weights). The rows
-# above the line in the table need no gradient training after the first.
+# Test accuracy against the share of neurons (of weights, for single weights). All but
+# "GTAP, retrained" and "from scratch" need no gradient training after the first.
 figure, axes = plt.subplots(
     1, len(names), figsize=(6 * len(names), 5), layout="constrained", squeeze=False
 )

@@ -5,7 +5,8 @@ The words that a text classifier lives on
 Of a vocabulary of thousands of words a classifier needs few: which? Patel et al. [1]_
 let words play a coalitional game, in which a set of words earns the accuracy that a
 classifier has with them alone, and keep the words of the highest power index.
-:class:`~skprune.PowerIndexSelector` does this in a pipeline, on sparse matrices.
+:class:`~skprune.pruners.PowerIndexSelector` does this in a pipeline, on sparse
+matrices.
 
 .. [1] R. Patel et al., "Game-theoretic vocabulary selection via the Shapley value and
    Banzhaf index", NAACL 2021.

@@ -6,7 +6,8 @@ the median of the repetitions' ratios. Above 1 the library is faster. A walk and
 are played with one order or coalition for each block of 16 samples, and once more
 with one for all samples.
 
-    python examples/benchmarks/any_module.py [--repeats 5] [--json FILE]
+    python examples/benchmarks/any_module.py [--repeats 5] [--networks ...]
+        [--json FILE]
 """
 
 import argparse

@@ -15,6 +15,7 @@ the validation set, of which the first 4,000 play the games of accuracy. Test im
 for the table.
 
     SKPRUNE_DATA=DIR python examples/papers/gtap_lenet5.py [--seeds 0 1 2 3 4]
+        [--networks ...] [--quick] [--output gtap_output]
 
 Seven minutes a network and seed on one core; --no-games leaves the first item out.
 """

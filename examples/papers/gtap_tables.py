@@ -5,7 +5,7 @@ network of two hidden layers is trained on a fold's training part, less a valida
 set, and pruned to several sizes by the defaults; random, weight norm, weight x gradient
 and Taylor prune the same network, as they are and with the same closed-form repair.
 
-    python examples/papers/gtap_tables.py [--repeats 3]
+    python examples/papers/gtap_tables.py [--repeats 3] [--output FILE]
 """
 
 import argparse

@@ -185,8 +185,9 @@ class CoalitionEvaluator(Game):
             if backend == "compiled":
                 raise ValueError(
                     "backend='compiled' plays Linear layers with pointwise activations "
-                    "in a row, on the CPU, with payoffs that are means over samples; "
-                    f"for this net and payoff={self.payoff.name!r} use backend='auto'."
+                    "in a row, on the CPU, with payoffs that are plain means over "
+                    f"samples; for this net and payoff={self.payoff.name!r} use "
+                    "backend='auto'."
                 )
         if backend == "batched":
             return None

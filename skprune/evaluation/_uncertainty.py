@@ -42,7 +42,7 @@ class CriticalSize:
     elimination : float
         t*, the rate p = q of largest uncertainty.
     fraction : float
-        d = 1 - t*, the inclusion probability of the biased Banzhaf index.
+        d = 1 - t*, the critical size as a share; the paper's inclusion probability.
     surviving_fraction : float
         (1 - t*)², the share of units that survive both phases.
     grid : ndarray of shape (n_rates,)

@@ -52,7 +52,7 @@ class SurvivorsDisplay:
 
     See Also
     --------
-    skprune.GTAPPruner : Its `scores_` are the power indices that are shown.
+    skprune.pruners.GTAPPruner : Its `scores_` are the power indices that are shown.
 
     Notes
     -----

@@ -77,8 +77,9 @@ class GTAPPruner(BasePruner):
         How coalitions are found.
     power_index : {"shapley", "banzhaf", "biased_banzhaf"} or PowerIndexScorer, \
             default=None
-        What ranks players. None is Shapley for pruning and top-n, and biased Banzhaf at
-        the critical size for building; building in the reconstruction game needs none.
+        What ranks players. None is Shapley for pruning and top-n, and biased Banzhaf
+        with a share of (1 - t*)² present for building (see `CriticalSize`); building in
+        the reconstruction game needs none.
     payoff : str or callable, default="reconstruction"
         "reconstruction": layer by layer from the output backwards, a coalition earns
         the variance of the next pre-activations that it still explains after linear
@@ -125,7 +126,8 @@ class GTAPPruner(BasePruner):
     names_ : list of str
         Names of the players of the dense net.
     scores_ : PlayerScores
-        What each player of the dense net is worth, with standard errors.
+        What each player of the dense net is worth, with standard errors; in
+        reconstruction games, to those who survive in the layers behind it.
     path_ : CompressionPath
         Masks and validation payoffs at every size searched.
     size_report_ : dict of str to NetworkSize
@@ -159,7 +161,8 @@ class GTAPPruner(BasePruner):
     Notes
     -----
     The paper to the letter is ``payoff="accuracy", repair="none", refine=False``,
-    except that payoffs come from held-out data and not from the test set.
+    except that payoffs come from held-out data and not from the test set, and that the
+    bias of the Banzhaf index is (1 - t*)² instead of 1 - t*.
 
     Examples
     --------
