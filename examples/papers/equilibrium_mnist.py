@@ -1,6 +1,6 @@
 """Pruning as a game on MNIST: Table 2 and Figures 1 and 2, and what can be reached.
 
-For an MLP 784-512-256-10 and 20 epochs in all it prints
+For an MLP 784-512-256-10 and 20 epochs in all it prints what is asked for of
 
 - the paper's Table 2 (four prices of participation) beside our three utilities: the
   loss that players lower ("descent"), the gated loss ("joint"), and equations (16) to
@@ -11,10 +11,12 @@ For an MLP 784-512-256-10 and 20 epochs in all it prints
   rivals), and for small networks from scratch, paired by seed.
 
     SKPRUNE_DATA=DIR python examples/papers/equilibrium_mnist.py
-        [--seeds 0 1 2 3 4] [--parts table frontier] [--figures FOLDER] [--json FILE]
+        [--parts table frontier] [--seeds 0 1 2 3 4] [--sizes 13 15 37 77]
+        [--figures FOLDER] [--json FILE]
 
-About half a minute a fit on one core, and two minutes a row of the table. With
---figures and matplotlib, Figures 1 and 2 are drawn from the histories of the table.
+Without --parts the frontier. About half a minute a fit on one core, and two minutes a
+row of the table. With --figures and matplotlib, Figures 1 and 2 are drawn from the
+histories of the table.
 """
 
 import argparse
