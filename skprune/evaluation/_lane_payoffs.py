@@ -1,7 +1,8 @@
 """Payoffs of sixteen samples at once, folded up from tiles of their outputs.
 
 What a payoff needs to know of the outputs of the other classes is their maximum
-(`best`) and, for likelihoods, the sum of their exponentials relative to it (`total`).
+(`best`); for likelihoods the sum of their exponentials (`total`) relative to one of
+them that is not far below it, which is kept in its place.
 Tiles of a few classes update both, so that any number of classes streams by while a
 tile stays in registers. A sample's output of its own class (`truth`) is kept apart, and
 its row among the others is minus infinity.
@@ -58,6 +59,8 @@ PAYOFFS = {
 }
 # Share of the true class's probability in "smoothed_accuracy".
 SMOOTHING = 0.05
+# How far a rival may lie above a row of reference: e^64, a thousand times, is finite.
+_FAR = 64.0
 # Classes of the two widths of tiles.
 FEW_CLASSES, MAX_CLASSES = 4, 10
 
@@ -88,6 +91,14 @@ def _reduced(rows, combine):
     return rows[0]
 
 
+def _either(builder, block, value, other_block, other):
+    """The value of the block that was run."""
+    result = builder.phi(value.type)
+    result.add_incoming(value, block)
+    result.add_incoming(other, other_block)
+    return result
+
+
 def _packed(builder, lanes):
     return cgutils.pack_array(builder, [one.value for one in lanes], VECTOR)
 
@@ -115,15 +126,27 @@ def _fold_best(typingctx, tile, best):
 
 @intrinsic
 def _fold_exponentials(typingctx, tile, best, total):
-    """Best row so far, and sum of exponentials relative to it."""
+    """A row of reference, and the sum of exponentials relative to it.
+
+    It stays what it is until a row exceeds it by so much that the sum might overflow:
+    then the largest row takes its place.
+    """
 
     def codegen(context, builder, signature, args):
         rows = _rows(builder, args[0])
-        best, total = Lanes(builder, args[1]), Lanes(builder, args[2])
-        top = _reduced([*rows, best], Lanes.at_least)
-        terms = [formulas.exp_of_negative(row - top) for row in rows]
-        terms.append(formulas.exp_of_negative(best - top) * total)
-        return _packed(builder, [top, _reduced(terms, Lanes.__add__)])
+        base, total = Lanes(builder, args[1]), Lanes(builder, args[2])
+        top = _reduced([*rows, base], Lanes.at_least)
+        is_far = (top - base).any_above(_FAR)
+        before = builder.block
+        with builder.if_then(is_far, likely=False):
+            rescaled = formulas.exp_below(base - top) * total
+            inside = builder.block
+        base, total = (
+            Lanes(builder, _either(builder, before, near, inside, far))
+            for near, far in ((base.value, top.value), (total.value, rescaled.value))
+        )
+        terms = [formulas.exp_below(row - base) for row in rows]
+        return _packed(builder, [base, _reduced([*terms, total], Lanes.__add__)])
 
     return types.UniTuple(FLOATS, 2)(tile, FLOATS, FLOATS), codegen
 
@@ -221,13 +244,8 @@ def tile_wins(typingctx, tile, truth, wanted, first_class):
         best = _reduced(list(rows), Lanes.at_least).value
         wins = builder.fcmp_ordered("<", best, truth)
         ties = builder.fcmp_ordered("==", best, truth)
-        any_tie = builder.icmp_unsigned(
-            "!=",
-            builder.bitcast(ties, ir.IntType(LANES)),
-            ir.Constant(ir.IntType(LANES), 0),
-        )
         before = builder.block
-        with builder.if_then(any_tie, likely=False):
+        with builder.if_then(formulas.any_of(builder, ties), likely=False):
             # A tie is won where no rival of a lower class reaches the maximum.
             lost = ir.Constant(ties.type, None)
             for i, row in enumerate(rows):
@@ -240,10 +258,7 @@ def tile_wins(typingctx, tile, truth, wanted, first_class):
                 lost = builder.or_(lost, builder.and_(is_lower, reaches))
             broken = builder.or_(wins, builder.and_(ties, builder.not_(lost)))
             inside = builder.block
-        result = builder.phi(wins.type)
-        result.add_incoming(wins, before)
-        result.add_incoming(broken, inside)
-        return result
+        return _either(builder, before, wins, inside, broken)
 
     return MASK(tile, FLOATS, FLOATS, types.intp), codegen
 

@@ -264,6 +264,17 @@ def test_columns_that_are_silent(payoff, n_classes):
         compare(plain, rng, m=4)
 
 
+@pytest.mark.parametrize("payoff", ["log_likelihood", "true_class_probability"])
+@pytest.mark.parametrize("widths", [(12, 3), (12, 10), (12, 25), (9, 8, 13)])
+def test_outputs_far_apart(payoff, widths):
+    """Exponentials of their differences are beyond what single precision holds."""
+    rng = np.random.default_rng(6)
+    for scale in (30, 300):
+        plain = random_tail(rng, list(widths), "relu", payoff, 40, "units")
+        plain.weights[-1] *= scale
+        compare(plain, rng, m=4, tol=3e-5 * scale)
+
+
 @pytest.mark.parametrize("widths", [(6, 3), (6, 5, 3)])
 def test_dead_network_is_a_tie_that_class_0_wins(widths):
     rng = np.random.default_rng(0)
