@@ -108,7 +108,10 @@ class Compaction:
         present, undo = np.append(keep, True), []
         try:
             for part in self._layers.values():
-                undo.append(_shrink(part, present))
+                handles = []
+                # Before anything is changed: memory may run out in the middle.
+                undo.append(_restorer(part.layer, handles))
+                _shrink(part, present, handles)
             yield
         finally:
             for restore in undo:
@@ -145,12 +148,10 @@ class Compaction:
                 handle.remove()
 
 
-def _shrink(part, present):
-    """Make a layer smaller; return a function that undoes it."""
-    layer = part.layer
+def _restorer(layer, handles):
+    """A function that makes a layer what it is now, without the hooks of `handles`."""
     parameters, buffers = dict(layer._parameters), dict(layer._buffers)
-    attributes, handles = dict(layer.__dict__), []
-    device = layer.weight.device if layer.weight is not None else None
+    attributes = dict(layer.__dict__)
 
     def restore():
         layer.__dict__.update(attributes)
@@ -159,6 +160,13 @@ def _shrink(part, present):
         for handle in handles:
             handle.remove()
 
+    return restore
+
+
+def _shrink(part, present, handles):
+    """Make a layer smaller; the hooks that this takes are added to `handles`."""
+    layer = part.layer
+    device = layer.weight.device if layer.weight is not None else None
     if part.rows is not None:
         rows = torch.from_numpy(np.flatnonzero(present[part.rows])).to(device)
         _keep_rows(layer, rows)
@@ -168,7 +176,6 @@ def _shrink(part, present):
         _resize(layer, _COLUMN_SIZES, len(columns))
         if part.selects:
             handles.append(_select_inputs(layer, columns))
-    return restore
 
 
 def _keep_rows(layer, rows):

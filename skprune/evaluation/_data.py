@@ -109,6 +109,11 @@ def _is_sliceable(X):
     )
 
 
+def _is_torch_s(array):
+    """Whether torch takes an array as it is: not read-only, nor read backwards."""
+    return array.flags.writeable and min(array.strides, default=0) >= 0
+
+
 def _on_device(batch, device, dtype):
     """Tensors on the device, floats in the module's precision."""
     if isinstance(batch, dict):
@@ -116,8 +121,9 @@ def _on_device(batch, device, dtype):
     if sparse.issparse(batch):
         batch = SparseRows.from_scipy(batch)
     if hasattr(batch, "iloc"):
-        # A frame may give a read-only view, which torch warns about.
-        batch = np.array(batch.to_numpy())
+        batch = batch.to_numpy()
+    if isinstance(batch, np.ndarray) and not _is_torch_s(batch):
+        batch = batch.copy()
     # A module may work in place on what it reads, which must not be the user's.
     tensors = map_tensors(torch.clone, to_tensor(batch, device))
 

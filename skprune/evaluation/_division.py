@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from skprune.evaluation._graph import has_hooks
 from skprune.evaluation._lineup import BLOCK_SIZE, Lineup
 from skprune.evaluation._split import LayerTracer, has_side_effect, holds_any
 from skprune.evaluation._stages import Entry, Stage, StagedModule
@@ -149,7 +150,7 @@ def _entry_nodes(rest, players, behind, names, members):
         if node.op != "call_module" or node.target not in names:
             continue
         layer = rest.get_submodule(node.target)
-        plain = type(layer) is nn.Linear and not layer._forward_hooks
+        plain = type(layer) is nn.Linear and not has_hooks(layer)
         # In half precision a sum of many updates would lose too much.
         plain = plain and layer.weight.dtype in (torch.float32, torch.float64)
         # What a layer that may be left out gives is not always a sum of products.

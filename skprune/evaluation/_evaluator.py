@@ -166,7 +166,12 @@ class CoalitionEvaluator(Game):
                 self._batched = BatchedBackend(split, features, *args)
         n_outputs = self._check_outputs(targets)
         # To native backends one output is the logit of the second of two classes.
-        if self.task.kind == "multiclass" and n_outputs == 1 and backend == "auto":
+        if self.task.kind == "multiclass" and n_outputs == 1:
+            if backend not in ("auto", "batched"):
+                raise ValueError(
+                    f"backend={backend!r} plays two classes or more, and this net has "
+                    "one; use backend='auto'."
+                )
             backend = "batched"
         data = split, features, targets, self.payoff
         native = self._native(backend, data, n_threads, memory_budget)

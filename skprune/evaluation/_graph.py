@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-__all__ = ["ChainLink", "linear_chain", "rectified_layers"]
+__all__ = ["ChainLink", "has_hooks", "linear_chain", "rectified_layers"]
 
 _FUNCTIONS = {
     functional.relu: "relu",
@@ -80,6 +80,8 @@ def linear_chain(split):
             break
         layer = _module_of(split.rest, node)
         activation = _activation(split.rest, node)
+        if layer is not None and has_hooks(layer):
+            return None
         if type(layer) is nn.Linear:
             links.append(ChainLink(node.target, ("identity", 0.0)))
         elif activation is None or not links:
@@ -111,6 +113,11 @@ def rectified_layers(split):
         for node in split.rest.graph.nodes
         if node.op == "call_module" and _is_rectified(split.rest, node)
     }
+
+
+def has_hooks(layer):
+    """Whether hooks may change what a layer reads or gives."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _is_rectified(module, node):

@@ -8,6 +8,7 @@ from itertools import chain
 import torch
 from torch import nn
 
+from skprune.evaluation._graph import has_hooks
 from skprune.networks import call, tensors_in
 
 __all__ = ["InputTail", "reading_layer"]
@@ -95,9 +96,7 @@ def reading_layer(split):
         return None
     ((name, owners),) = players.selections.items()
     layer = split.rest.get_submodule(name)
-    plain = type(layer) is nn.Linear and not (
-        layer._forward_hooks or layer._forward_pre_hooks
-    )
+    plain = type(layer) is nn.Linear and not has_hooks(layer)
     # In half precision a sum of many columns would lose too much.
     plain = plain and layer.weight.dtype in (torch.float32, torch.float64)
     in_order = len(owners) == players.n_players and (owners[1:] > owners[:-1]).all()

@@ -10,6 +10,9 @@ from skprune.evaluation._tail import Tail, lay_out
 
 __all__ = ["chain_fault", "has_kernel", "tail_of_chain"]
 
+# Share of a column's spread that rounding to single precision may take.
+_LOST = 1e-3
+
 
 def has_kernel(payoff):
     """Whether the kernels can play a payoff."""
@@ -42,6 +45,8 @@ def chain_fault(links, split, features):
             f"what its layers read is {feature.dtype} of shape {tuple(feature.shape)}, "
             "and no float32 matrix"
         )
+    if feature.dtype is torch.float64 and _blurs(feature):
+        return "float32 would blur what its layers read"
     # Every player owns columns of one layer: no residual sums.
     owned = [np.unique(owners[owners >= 0]) for owners in players.consumers.values()]
     alone = np.concatenate(owned).size == players.n_players
@@ -49,6 +54,13 @@ def chain_fault(links, split, features):
     if not (alone and inside) or players.normalizations:
         return "a player is in more than one layer, or in a normalization"
     return None
+
+
+def _blurs(feature):
+    """Whether single precision would lose what tells samples apart."""
+    lost = (feature - feature.float()).abs().amax(dim=0)
+    spread = feature.std(dim=0, correction=0)
+    return bool(((lost > _LOST * spread) & (spread > 0)).any())
 
 
 def tail_of_chain(links, split, features, targets, payoff) -> tuple[Tail, float]:

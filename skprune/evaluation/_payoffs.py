@@ -72,7 +72,8 @@ class Task:
     def targets(self, y, device):
         """Targets as a tensor: class indices, or floats of shape (n_samples, q)."""
         if self.kind == "regression":
-            y = torch.as_tensor(np.asarray(y, dtype=np.float32), device=device)
+            # A copy: what the user does to y later is none of the game's business.
+            y = torch.as_tensor(np.array(y, dtype=np.float32), device=device)
             return y.reshape(len(y), -1)
         y = np.asarray(y)
         whole = y.dtype.kind in "biuf" and bool((y == np.floor(y)).all())
