@@ -261,7 +261,7 @@ class CoalitionEvaluator(Game):
         with self._evaluating():
             logits = self._batched.logits(coalitions)
         answers = predictions(logits, self.task.kind).cpu().numpy()
-        return answers[:, self._rows.argsort()]
+        return answers[:, self._rows.argsort().numpy()]
 
     def sample_payoffs(self, coalitions):
         """What each sample earns, whose mean is the payoff.
@@ -290,7 +290,7 @@ class CoalitionEvaluator(Game):
         with self._evaluating():
             logits = self._batched.logits(coalitions)
         earned = self.payoff.per_sample(logits, self._batched.targets)
-        return earned.double().cpu().numpy()[:, self._rows.argsort()]
+        return earned.double().cpu().numpy()[:, self._rows.argsort().numpy()]
 
     def _walk(self, start, free, orders):
         """Native walk of the free players, with or without an axis of blocks."""

@@ -247,6 +247,8 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
         check_pair(X_val, y_val)
         precision = self._target_precision
         X, y = self._checked(X, reset=True), check_targets(y, classifier, precision)
+        if len(y) != _n_rows(X):
+            raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
         self._y_is_1d = y.ndim == 1
         if X_val is not None:
             y_val = check_targets(y_val, classifier, precision)
@@ -262,8 +264,6 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
                 raise ValueError(
                     f"y_val has {y_val.shape[1]} columns where y has {y.shape[1]}."
                 )
-        if len(y) != _n_rows(X):
-            raise ValueError(f"X has {_n_rows(X)} samples where y has {len(y)}.")
         return X, y, X_val, y_val
 
     def _device(self):
@@ -427,10 +427,14 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
         if torch.device(net.device).type != "cpu" or not is_mlp(net.module_):
             return net
         twin = with_own_module(net)
-        twin.module_.double().register_forward_pre_hook(
-            lambda _, args: (args[0].double(),)
-        )
+        twin.module_.double().register_forward_pre_hook(_in_double, with_kwargs=True)
         return twin
+
+
+def _in_double(_, args, kwargs):
+    """A hook that lets a module read double precision, by place or by name."""
+    kwargs = {name: value.double() for name, value in kwargs.items()}
+    return tuple(value.double() for value in args), kwargs
 
 
 def _checked_classes(known):

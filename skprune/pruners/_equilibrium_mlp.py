@@ -127,6 +127,17 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
         self._counts(sizes, np.minimum(sizes, self.min_per_layer))
         return self._split(X, y, sample_weight, X_val, y_val)
 
+    def _checked(self, X, reset=False):
+        """X as the net reads it, refused where it is no table."""
+        X = super()._checked(X, reset)
+        if np.ndim(X) != 2 and not sparse.issparse(X):
+            raise ValueError(
+                f"X must be a table of shape (n_samples, n_features); got "
+                f"{type(X).__name__} of shape {np.shape(X)}. EquilibriumPruner takes "
+                "nets for other data."
+            )
+        return X
+
     def _device(self):
         return device_named(self.device)
 

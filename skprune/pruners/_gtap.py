@@ -78,8 +78,7 @@ class GTAPPruner(BasePruner):
     power_index : {"shapley", "banzhaf", "biased_banzhaf"} or PowerIndexScorer, \
             default=None
         What ranks players. None is Shapley for pruning and top-n, and biased Banzhaf
-        with a share of (1 - t*)² present for building (see `CriticalSize`); building in
-        the reconstruction game needs none.
+        at (1 - t*)² for building; building in the reconstruction game needs none.
     payoff : str or callable, default="reconstruction"
         "reconstruction": layer by layer from the output backwards, a coalition earns
         the variance of the next pre-activations that it still explains after linear
@@ -161,8 +160,7 @@ class GTAPPruner(BasePruner):
     Notes
     -----
     The paper to the letter is ``payoff="accuracy", repair="none", refine=False``,
-    except that payoffs come from held-out data and not from the test set, and that the
-    bias of the Banzhaf index is (1 - t*)² instead of 1 - t*.
+    but with payoffs of held-out data and a bias of (1 - t*)², see `CriticalSize`.
 
     Examples
     --------
@@ -444,9 +442,8 @@ class GTAPPruner(BasePruner):
         """The target, and all sizes in ascending order."""
         wanted = self._counts("n_players_to_keep", stage.players)
         if not wanted:
-            floor = int(self._floors(stage.players).sum())
-            n = stage.players.n_players
-            wanted = [max(floor, round(self._critical(stage).fraction * n))]
+            n_critical = self._critical(stage).fraction * stage.players.n_players
+            wanted = [max(self._floor(stage.players), round(n_critical))]
         further = self._counts("path_sizes", stage.players)
         return wanted[0], sorted({*wanted, *further})
 
@@ -455,9 +452,13 @@ class GTAPPruner(BasePruner):
         value = getattr(self, name)
         if value is None or isinstance(value, str):
             return []
-        floor = int(self._floors(players).sum())
+        floor = self._floor(players)
         values = [value] if np.ndim(value) == 0 else list(value)
         return [as_count(name, v, players.n_players, floor) for v in values]
+
+    def _floor(self, players):
+        """Fewest players that may stay: one of layers that may all leave."""
+        return max(1, int(self._floors(players).sum()))
 
     def _floors(self, players):
         """Players that stay in each layer."""

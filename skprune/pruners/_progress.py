@@ -295,7 +295,10 @@ class ReportingMixin(CallbackSupportMixin):
 
 
 def whole_fit(fit):
-    """Decorate `fit`: callbacks are told of it, and it waits for its turn on a GPU."""
+    """Decorate `fit`: callbacks are told of it, and it waits for its turn on a GPU.
+
+    Where it fails the pruner stays what it was.
+    """
 
     @functools.wraps(fit)
     def reported_fit(self, X, y, *args, **kwargs):
@@ -303,6 +306,13 @@ def whole_fit(fit):
         weights = args[0] if args else kwargs.get("sample_weight")
         metadata = None if weights is None else {"sample_weight": weights}
         with self._reporting(X, y, metadata), queued_for(self._device()):
-            return fit(self, X, y, *args, **kwargs)
+            before = dict(vars(self))
+            try:
+                return fit(self, X, y, *args, **kwargs)
+            except BaseException:
+                # Else it would predict by the old net, and the labels of the new y.
+                vars(self).clear()
+                vars(self).update(before)
+                raise
 
     return reported_fit

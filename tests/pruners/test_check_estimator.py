@@ -54,9 +54,12 @@ def around(kind, net, **params):
     return kind(net, random_state=0, **params)
 
 
-class ThreeLayers(nn.Sequential):
-    def __init__(self, n_inputs=2, n_outputs=2):
-        super().__init__(nn.Linear(n_inputs, 16), nn.ReLU(), nn.Linear(16, n_outputs))
+class ThreeLayers:
+    """What builds a perceptron: a class, for the names of tests hold no address."""
+
+    def __new__(cls, n_inputs=2, n_outputs=2):
+        layers = nn.Linear(n_inputs, 16), nn.ReLU(), nn.Linear(16, n_outputs)
+        return nn.Sequential(*layers)
 
 
 class Widths(Callback):

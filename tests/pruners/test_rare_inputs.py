@@ -1,0 +1,121 @@
+"""What is legal and rare works, and what is refused leaves the pruner what it was."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_digits, load_iris
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from skprune import (
+    EquilibriumPrunedMLP,
+    EquilibriumPruner,
+    GTAPPruner,
+    PowerIndexSelector,
+    ShapleyBucketPruner,
+    mlp_classifier,
+    mlp_regressor,
+)
+from skprune.evaluation import CoalitionEvaluator
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32), y
+
+
+def quick():
+    return mlp_classifier((16,), max_epochs=3, lr=0.01)
+
+
+PRUNERS = {
+    "gtap": (GTAPPruner(quick(), n_players_to_keep=6, random_state=0), 100),
+    "equilibrium": (
+        EquilibriumPrunedMLP(
+            (16,), n_players_to_keep=6, n_rivals=2, max_epochs=3, random_state=0
+        ),
+        100,
+    ),
+    "around a net": (
+        EquilibriumPruner(quick(), n_players_to_keep=6, n_rivals=2, random_state=0),
+        100,
+    ),
+}
+
+
+@pytest.mark.parametrize(("pruner", "too_many"), PRUNERS.values(), ids=PRUNERS)
+def test_a_fit_that_fails_leaves_the_pruner_what_it_was(pruner, too_many, iris):
+    X, y = iris
+    pruner.fit(X, np.array(["a", "b", "c"])[y])
+    before, kept = pruner.predict(X), pruner.n_players_to_keep
+    pruner.set_params(n_players_to_keep=too_many)
+    with pytest.raises(ValueError, match="100"):
+        pruner.fit(X[:, :2], np.array(["c", "b", "a"])[y])
+    assert pruner.n_players_to_keep == too_many != kept
+    assert pruner.n_features_in_ == 4
+    np.testing.assert_array_equal(pruner.predict(X), before)
+
+
+def test_what_was_never_fitted_stays_so(iris):
+    X, y = iris
+    pruner = ShapleyBucketPruner(quick(), min_score=2.0, random_state=0)
+    params = dict(vars(pruner))
+    with pytest.raises(ValueError, match="min_score"):
+        pruner.fit(X, y)
+    assert vars(pruner) == params
+
+
+@pytest.mark.parametrize("kind", [GTAPPruner, EquilibriumPruner])
+def test_a_dict_for_a_perceptron(kind, iris):
+    X, y = iris
+    mlp = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    net = NeuralNetClassifier(mlp, criterion=nn.CrossEntropyLoss, verbose=0)
+    pruner = kind(net, n_players_to_keep=6, random_state=0).fit({"input": X}, y)
+    twin = kind(net, n_players_to_keep=6, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(
+        pruner.predict_proba({"input": X}), twin.predict_proba(X)
+    )
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = x + self.first(x).relu()
+        return self.head(x + self.second(x).relu())
+
+
+def test_a_small_share_of_few_layers_is_one_of_them(iris):
+    X, y = iris
+    net = NeuralNetClassifier(Residual, criterion=nn.CrossEntropyLoss, verbose=0)
+    pruner = GTAPPruner(
+        net, players="layers", payoff="accuracy", n_players_to_keep=0.2, random_state=0
+    ).fit(X, y)
+    assert pruner.support_.sum() == 1
+
+
+def test_one_sample_has_an_axis_too(iris):
+    X, y = iris
+    net = quick().fit(X, y.astype(np.int64))
+    game = CoalitionEvaluator(net, X[:1], y[:1])
+    assert game.sample_payoffs(np.ones((5, 16), bool)).shape == (5, 1)
+    assert game.predict(np.ones((5, 16), bool)).shape == (5, 1)
+    X, y = load_diabetes(return_X_y=True)
+    selector = PowerIndexSelector(mlp_regressor((16,), max_epochs=2), random_state=0)
+    selector.fit(X[1:60], y[1:60], X_val=X[:1], y_val=y[:1])
+    assert 0 < selector.get_support().sum() <= 10
+
+
+def test_images_are_no_table():
+    X, y = load_digits().images[:40], load_digits().target[:40]
+    with pytest.raises(ValueError, match=r"X must be a table.*\(40, 8, 8\)"):
+        EquilibriumPrunedMLP().fit(X, y)
+
+
+def test_a_y_that_is_too_short_is_called_that(iris):
+    X, y = iris
+    with pytest.raises(ValueError, match="X has 150 samples where y has 50"):
+        GTAPPruner(quick()).fit(X, y[:50])
