@@ -28,7 +28,7 @@ from skprune.evaluation._batches import (
 )
 from skprune.evaluation._class_weights import class_weights_of, encoded_class_weight
 from skprune.evaluation._column_adamw import ColumnAdamW
-from skprune.evaluation._data import first_rows, net_targets, take_rows
+from skprune.evaluation._data import first_rows, net_targets, plain_array, take_rows
 from skprune.evaluation._device_queue import queued_for
 from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
 from skprune.evaluation._mlp import (
@@ -110,6 +110,7 @@ __all__ = [
     "net_targets",
     "neurons_of",
     "optimizers_of",
+    "plain_array",
     "played_payoff",
     "predictions",
     "queued_for",

@@ -10,6 +10,7 @@ from scipy import sparse
 from skorch.dataset import Dataset
 from torch.utils.data import DataLoader, Subset
 
+from skprune.evaluation._data import plain_array
 from skprune.evaluation._sparse_rows import SparseRows
 
 __all__ = ["Batch", "TensorBatches", "cut_batches", "row_numbers"]
@@ -213,8 +214,7 @@ def _table(data, device):
 def _as_tensor(array):
     """A tensor of an array's memory, or of a copy where torch cannot share it."""
     try:
-        is_shared = array.flags.writeable and min(array.strides, default=0) >= 0
-        return torch.from_numpy(array if is_shared else array.copy())
+        return torch.from_numpy(plain_array(array))
     except TypeError:
         # A type that torch does not have: collation says so in its own words.
         return None

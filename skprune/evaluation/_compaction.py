@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,17 +105,13 @@ class Compaction:
         keep : ndarray of bool of shape (n_players,)
             Who is present; `pays` says that no layer is left empty.
         """
-        present, undo = np.append(keep, True), []
-        try:
+        present = np.append(keep, True)
+        with ExitStack() as undo:
             for part in self._layers.values():
-                handles = []
                 # Before anything is changed: memory may run out in the middle.
-                undo.append(_restorer(part.layer, handles))
-                _shrink(part, present, handles)
+                undo.callback(_restorer(part.layer))
+                _shrink(part, present, undo)
             yield
-        finally:
-            for restore in undo:
-                restore()
 
     def _layer(self, rest, name):
         return self._layers.setdefault(name, _Layer(rest.get_submodule(name)))
@@ -148,8 +144,8 @@ class Compaction:
                 handle.remove()
 
 
-def _restorer(layer, handles):
-    """A function that makes a layer what it is now, without the hooks of `handles`."""
+def _restorer(layer):
+    """A function that gives a layer back the tensors and sizes that it has now."""
     parameters, buffers = dict(layer._parameters), dict(layer._buffers)
     attributes = dict(layer.__dict__)
 
@@ -157,14 +153,12 @@ def _restorer(layer, handles):
         layer.__dict__.update(attributes)
         layer._parameters.update(parameters)
         layer._buffers.update(buffers)
-        for handle in handles:
-            handle.remove()
 
     return restore
 
 
-def _shrink(part, present, handles):
-    """Make a layer smaller; the hooks that this takes are added to `handles`."""
+def _shrink(part, present, undo):
+    """Make a layer smaller; `undo` takes away the hook that this may need."""
     layer = part.layer
     device = layer.weight.device if layer.weight is not None else None
     if part.rows is not None:
@@ -175,7 +169,7 @@ def _shrink(part, present, handles):
         _select(layer, "weight", columns, axis=1)
         _resize(layer, _COLUMN_SIZES, len(columns))
         if part.selects:
-            handles.append(_select_inputs(layer, columns))
+            undo.enter_context(_select_inputs(layer, columns))
 
 
 def _keep_rows(layer, rows):

@@ -18,6 +18,7 @@ __all__ = [
     "concatenate",
     "first_rows",
     "net_targets",
+    "plain_array",
     "take_rows",
 ]
 
@@ -109,9 +110,10 @@ def _is_sliceable(X):
     )
 
 
-def _is_torch_s(array):
-    """Whether torch takes an array as it is: not read-only, nor read backwards."""
-    return array.flags.writeable and min(array.strides, default=0) >= 0
+def plain_array(array):
+    """An array that torch shares, or a copy: not read-only, nor read backwards."""
+    is_shared = array.flags.writeable and min(array.strides, default=0) >= 0
+    return array if is_shared else array.copy()
 
 
 def _on_device(batch, device, dtype):
@@ -122,8 +124,8 @@ def _on_device(batch, device, dtype):
         batch = SparseRows.from_scipy(batch)
     if hasattr(batch, "iloc"):
         batch = batch.to_numpy()
-    if isinstance(batch, np.ndarray) and not _is_torch_s(batch):
-        batch = batch.copy()
+    if isinstance(batch, np.ndarray):
+        batch = plain_array(batch)
     # A module may work in place on what it reads, which must not be the user's.
     tensors = map_tensors(torch.clone, to_tensor(batch, device))
 

@@ -164,15 +164,10 @@ class CoalitionEvaluator(Game):
             if self._batched is None:
                 features = _made_dense(features)
                 self._batched = BatchedBackend(split, features, *args)
-        n_outputs = self._check_outputs(targets)
         # To native backends one output is the logit of the second of two classes.
-        if self.task.kind == "multiclass" and n_outputs == 1:
-            if backend not in ("auto", "batched"):
-                raise ValueError(
-                    f"backend={backend!r} plays two classes or more, and this net has "
-                    "one; use backend='auto'."
-                )
-            backend = "batched"
+        has_one_output = self._check_outputs(targets) == 1
+        if self.task.kind == "multiclass" and has_one_output:
+            backend = _backend_of_one_class(backend)
         data = split, features, targets, self.payoff
         native = self._native(backend, data, n_threads, memory_budget)
         self._backend = native or self._batched
@@ -190,9 +185,9 @@ class CoalitionEvaluator(Game):
             if backend == "compiled":
                 raise ValueError(
                     "backend='compiled' plays Linear layers with pointwise activations "
-                    "in a row, on the CPU, with payoffs that are plain means over "
-                    f"samples; for this net and payoff={self.payoff.name!r} use "
-                    "backend='auto'."
+                    "in a row, on the CPU, without hooks, in single precision, with "
+                    "payoffs that are plain means over samples; for this net and "
+                    f"payoff={self.payoff.name!r} use backend='auto'."
                 )
         if backend == "batched":
             return None
@@ -438,6 +433,16 @@ def _made_dense(features):
             "samples."
         )
     return map_tensors(as_dense, features)
+
+
+def _backend_of_one_class(backend):
+    """The backend of a net with one class, which native ones do not play."""
+    if backend in ("compiled", "triton"):
+        raise ValueError(
+            f"backend={backend!r} plays two classes or more, and this net has one; use "
+            "backend='auto'."
+        )
+    return "batched"
 
 
 def _check_samples(features, targets):

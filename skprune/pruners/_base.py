@@ -28,6 +28,7 @@ from skprune.evaluation import (
     first_rows,
     is_mlp,
     net_targets,
+    plain_array,
     task_of,
 )
 from skprune.networks import call, evaluating, tensors_in
@@ -398,10 +399,7 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
         with np.errstate(over="ignore"):
             X = X.astype(np.int64 if is_index else self._precision, copy=False)
         self._check_finite(X)
-        # torch warns of arrays that it could write to and must not, as pandas gives,
-        # and takes none that run backwards.
-        is_plain = X.flags.writeable and min(X.strides, default=0) >= 0
-        return X if is_plain else X.copy()
+        return plain_array(X)
 
     def _check_finite(self, values):
         """Refuse what the net's precision cannot hold."""

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -15,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from skprune.evaluation import take_rows
 from skprune.exceptions import SkpruneWarning
 
-__all__ = ["FitData", "check_targets", "encode", "split_data"]
+__all__ = ["FitData", "check_table", "check_targets", "encode", "split_data"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ class FitData:
     X_game: Any
     y_game: np.ndarray
     sample_weight: np.ndarray | None = None
+
+
+def check_table(X, remedy):
+    """X, refused where it has not two axes; `remedy` ends the message."""
+    if np.ndim(X) != 2 and not sparse.issparse(X):
+        raise ValueError(
+            f"X must be a table of shape (n_samples, n_features); got "
+            f"{type(X).__name__} of shape {np.shape(X)}. {remedy}"
+        )
+    return X
 
 
 def check_targets(y, is_classifier, precision=np.float32):

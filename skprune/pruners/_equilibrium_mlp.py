@@ -24,6 +24,7 @@ from skprune.evaluation import (
     encoded_class_weight,
     neurons_of,
 )
+from skprune.pruners._data import check_table
 from skprune.pruners._equilibrium import MARKET_CONSTRAINTS, BaseEquilibriumPruner
 
 __all__ = ["BaseEquilibriumMLP", "EquilibriumPrunedMLP"]
@@ -129,14 +130,8 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
 
     def _checked(self, X, reset=False):
         """X as the net reads it, refused where it is no table."""
-        X = super()._checked(X, reset)
-        if np.ndim(X) != 2 and not sparse.issparse(X):
-            raise ValueError(
-                f"X must be a table of shape (n_samples, n_features); got "
-                f"{type(X).__name__} of shape {np.shape(X)}. EquilibriumPruner takes "
-                "nets for other data."
-            )
-        return X
+        remedy = "For other data use EquilibriumPruner with a net of yours."
+        return check_table(super()._checked(X, reset), remedy)
 
     def _device(self):
         return device_named(self.device)

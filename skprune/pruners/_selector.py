@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from joblib import effective_n_jobs
-from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context, is_regressor
 from sklearn.feature_selection import SelectorMixin
 from sklearn.frozen import FrozenEstimator
@@ -34,6 +33,7 @@ from skprune.pruners._choices import (
     named_scorer,
     seeded,
 )
+from skprune.pruners._data import check_table
 from skprune.pruners._features import FeatureGames, feature_players
 from skprune.pruners._nets import net_of
 from skprune.pruners._progress import ReportingMixin, whole_fit
@@ -358,13 +358,7 @@ class _Learner(BasePruner):
     def _checked(self, X, reset=False):
         """X as the net reads it, refused where it is no table."""
         X = X.cpu().numpy() if isinstance(X, torch.Tensor) else X
-        X = super()._checked(X, reset)
-        if np.ndim(X) != 2 and not sparse.issparse(X):
-            raise ValueError(
-                f"X must be a table of shape (n_samples, n_features), whose columns "
-                f"can be selected; got {type(X).__name__} of shape {np.shape(X)}."
-            )
-        return X
+        return check_table(super()._checked(X, reset), "Its columns are selected.")
 
 
 # scikit-learn's messages name the class that checks X.

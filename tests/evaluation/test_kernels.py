@@ -472,16 +472,18 @@ def test_a_thousand_classes(payoff):
 
 
 def run_apart(code, **variables):
-    """Run code in a process of its own, with these variables in its environment."""
+    """What code prints that runs by itself, with these variables set."""
     path = [str(Path(__file__).parent), *filter(None, sys.path)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), **variables}
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code],
         env=env,
         capture_output=True,
         text=True,
         check=False,
     )
+    assert not done.returncode, done.stderr
+    return done.stdout.strip()
 
 
 WIDE = """
@@ -497,8 +499,7 @@ for widths in ([600, 3], [600, 10], [600, 13]):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc overwrites what is freed")
 def test_memory_in_use_is_not_given_up():
-    done = run_apart(WIDE, GLIBC_TUNABLES="glibc.malloc.perturb=85")
-    assert not done.returncode, done.stderr
+    run_apart(WIDE, GLIBC_TUNABLES="glibc.malloc.perturb=85")
 
 
 NARROW = """
@@ -514,13 +515,12 @@ for payoff in ("accuracy", "smoothed_accuracy"):
 
 def test_a_processor_with_narrower_vectors_plays_the_same(tmp_path):
     """Compiled for the least of the processor's family: 128-bit vectors on x86."""
-    done = run_apart(
+    run_apart(
         NARROW,
         NUMBA_CPU_NAME="generic",
         NUMBA_CPU_FEATURES="",
         NUMBA_CACHE_DIR=str(tmp_path),
     )
-    assert not done.returncode, done.stderr
 
 
 def test_importing_compiles_nothing():
@@ -528,8 +528,7 @@ def test_importing_compiles_nothing():
         "from skprune.evaluation import _kernels as k; "
         "print([f.signatures for f in vars(k).values() if hasattr(f, 'signatures')])"
     )
-    done = run_apart(code)
-    assert done.stdout.strip() == "[[], [], [], [], []]"
+    assert run_apart(code) == "[[], [], [], [], []]"
 
 
 @pytest.mark.parametrize("payoff", ["accuracy", "log_likelihood"])

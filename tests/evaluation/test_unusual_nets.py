@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
@@ -114,6 +115,10 @@ def test_one_class_is_for_the_batched_backend():
     game = CoalitionEvaluator(net, X, y)
     assert game.backend_ == "batched"
     assert game(np.ones((1, 4), bool))[0] == 1
+    words = CoalitionEvaluator(
+        net, csr_array(X * (X > 1)), y, players="inputs", backend="sparse"
+    )
+    assert words.backend_ == "sparse"
     with pytest.raises(ValueError, match="two classes or more, and this net has one"):
         CoalitionEvaluator(net, X, y, backend="compiled")
 
