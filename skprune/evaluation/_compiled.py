@@ -9,7 +9,7 @@ from skprune.evaluation._kernels import (
     flip_marginals,
     walk_marginals,
 )
-from skprune.evaluation._linear_tail import chain_fault, has_kernel, tail_of_chain
+from skprune.evaluation._linear_tail import chain_fault, tail_of_chain
 from skprune.games import BlockOrders
 
 __all__ = ["CompiledBackend"]
@@ -35,13 +35,24 @@ class CompiledBackend:
         self.n_blocks = tail.n_blocks
 
     @classmethod
-    def fitting(cls, split, features, targets, payoff, n_threads):
-        """The backend for a module, or None where it is no tail of Linear layers."""
+    def fitting(cls, split, features, targets, payoff, n_threads, required=False):
+        """The backend for a module, or None where it is no tail of Linear layers.
+
+        Raises
+        ------
+        ValueError
+            In place of None, if it is required.
+        """
         links = linear_chain(split)
-        if links is None or not has_kernel(payoff):
-            return None
-        on_cpu = features[0].device.type == "cpu"
-        if not on_cpu or chain_fault(links, split, features):
+        fault = chain_fault(links, split, features, payoff)
+        if fault is None and features[0].device.type != "cpu":
+            fault = f"it is on {features[0].device}"
+        if fault and required:
+            raise ValueError(
+                f"backend='compiled' cannot play this net with payoff={payoff.name!r}: "
+                f"{fault}. Use backend='auto'."
+            )
+        if fault:
             return None
         tail, offset = tail_of_chain(links, split, features, targets, payoff)
         return cls(TailProblem(tail), offset, n_threads)

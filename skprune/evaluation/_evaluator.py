@@ -179,16 +179,10 @@ class CoalitionEvaluator(Game):
         if self._batched.name == "sparse":
             return None
         if backend in ("auto", "compiled"):
-            native = CompiledBackend.fitting(*data, n_threads)
+            required = backend == "compiled"
+            native = CompiledBackend.fitting(*data, n_threads, required=required)
             if native:
                 return native
-            if backend == "compiled":
-                raise ValueError(
-                    "backend='compiled' plays Linear layers with pointwise activations "
-                    "in a row, on the CPU, without hooks, in single precision, with "
-                    "payoffs that are plain means over samples; for this net and "
-                    f"payoff={self.payoff.name!r} use backend='auto'."
-                )
         if backend == "batched":
             return None
         required = backend == "triton"

@@ -21,22 +21,31 @@ def has_kernel(payoff):
     return is_mean and (payoff.name == "r2" or payoff.name in PAYOFFS)
 
 
-def chain_fault(links, split, features):
+def chain_fault(links, split, features, payoff):
     """Why no native backend can play a chain of layers, or None.
 
     Parameters
     ----------
-    links : list of ChainLink
+    links : list of ChainLink or None
         The layers, from `linear_chain`.
     split : SplitModule
         The module they are in.
     features : list of tensors
         What the first layer reads, alone.
+    payoff : Payoff
+        What a coalition earns.
 
     Returns
     -------
     fault : str or None
     """
+    if links is None:
+        return (
+            "what follows its first players is more than Linear layers with pointwise "
+            "activations in a row, or has hooks"
+        )
+    if not has_kernel(payoff):
+        return "there are kernels for some means over samples alone"
     feature, players = features[0], split.players
     if players.weights or players.layers:
         return "single weights or whole layers are players"

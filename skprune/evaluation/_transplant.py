@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dis
 import math
 from contextlib import contextmanager
 from functools import partial
@@ -325,11 +326,20 @@ def _peak(net, narrowing):
 
 
 def _is_from_callback(stop):
-    """Whether an exception was raised by a callback itself: how they end a training."""
-    trace = stop.__traceback__
-    while trace.tb_next is not None:
+    """Whether a callback, or what it calls, raised an exception to end a training.
+
+    An interrupt from the keyboard may arrive inside a callback too, but at any
+    instruction: no statement raises it.
+    """
+    trace, in_callback = stop.__traceback__, False
+    while True:
+        frame = trace.tb_frame
+        in_callback |= isinstance(frame.f_locals.get("self"), Callback)
+        if trace.tb_next is None:
+            break
         trace = trace.tb_next
-    return isinstance(trace.tb_frame.f_locals.get("self"), Callback)
+    is_raised = frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return in_callback and is_raised
 
 
 @contextmanager

@@ -104,23 +104,19 @@ class TritonBackend:
             If it is required and cannot play, whatever the reason.
         """
         links = linear_chain(split)
-        if links is None or not has_kernel(payoff):
-            fault = "it plays Linear layers in a row, and some means over samples"
-            expected, backend = False, None
-        else:
-            units = not (split.players.weights or split.players.layers)
-            expected = units and features[0].device.type == "cuda"
-            fault, backend = _fault(links, split, features), None
-            if fault is None:
-                tail, offset = tail_of_chain(links, split, features, targets, payoff)
-                device = features[0].device
-                backend, fault = cls._tried(plain, tail, offset, device, memory_budget)
+        fault, backend = _fault(links, split, features, payoff), None
+        if fault is None:
+            tail, offset = tail_of_chain(links, split, features, targets, payoff)
+            device = features[0].device
+            backend, fault = cls._tried(plain, tail, offset, device, memory_budget)
         if fault and required:
             raise ValueError(
                 f"backend='triton' cannot play this net with payoff={payoff.name!r}: "
                 f"{fault}. Use backend='auto'."
             )
-        if fault and expected:
+        units = not (split.players.weights or split.players.layers)
+        expected = links is not None and has_kernel(payoff) and units
+        if fault and expected and features[0].device.type == "cuda":
             warnings.warn(
                 f"the net plays on {features[0].device} by masked forward passes, and "
                 f"not by the faster Triton kernels: {fault}. With backend='batched' it "
@@ -330,8 +326,11 @@ def _difference(played, expected):
     return float(np.nan_to_num(errors, nan=np.inf).max() / scale)
 
 
-def _fault(links, split, features):
+def _fault(links, split, features, payoff):
     """Why the kernels cannot play a chain of layers, or None."""
+    fault = chain_fault(links, split, features, payoff)
+    if fault is not None:
+        return fault
     is_interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     feature = features[0]
     if feature.device.type != "cuda" and not is_interpreted:
@@ -339,4 +338,4 @@ def _fault(links, split, features):
     n_outputs = split.rest.get_submodule(links[-1].name).out_features
     if n_outputs > _MAX_CLASSES:
         return f"it has {n_outputs} outputs, and they take {_MAX_CLASSES}"
-    return chain_fault(links, split, features)
+    return None

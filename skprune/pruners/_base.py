@@ -231,13 +231,18 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
             X_val,
             y_val,
             self.validation_fraction,
-            is_classifier(self),
+            getattr(self, "classes_", None),
             self._seed(),
             frozen,
         )
 
     def _validated_for(self, net, frozen, X, y, X_val, y_val):
         """The same for a given net."""
+        if isinstance(X, torch.utils.data.Dataset):
+            raise TypeError(
+                f"X is a {type(X).__name__}; give X and y as arrays, tensors, sparse "
+                "matrices or dicts of these."
+            )
         self._precision, self._keeps_integers = input_types(net)
         known = partial(known_labels, net, frozen)
         return self._validated(X, y, X_val, y_val, known)

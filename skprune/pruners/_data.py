@@ -104,9 +104,7 @@ def encode(y, classes, name):
     return index.astype(np.int64)
 
 
-def split_data(
-    X, y, X_val, y_val, fraction, is_classifier, seed, frozen, sample_weight=None
-):
+def split_data(X, y, X_val, y_val, fraction, classes, seed, frozen, sample_weight=None):
     """Training and validation samples.
 
     Parameters
@@ -117,8 +115,9 @@ def split_data(
         A given validation set, checked and encoded.
     fraction : float in (0, 1)
         Share of X that is held out where no validation set is given.
-    is_classifier : bool
-        Whether the hold-out is stratified, with a sample of each class at least.
+    classes : ndarray or None
+        Labels of the indices in y, each of which gets a sample of the hold-out; None
+        for a regression.
     seed : int
         Draws the hold-out.
     frozen : bool
@@ -130,8 +129,9 @@ def split_data(
     -------
     data : FitData
     """
+    is_classifier = classes is not None
     if X_val is not None:
-        _check_validation(y, y_val, is_classifier)
+        _check_validation(y, y_val, classes)
         return FitData(X, y, X_val, y_val, X_val, y_val, sample_weight)
     if isinstance(fraction, bool) or not isinstance(fraction, Real):
         raise TypeError(f"validation_fraction must be a float; got {fraction!r}.")
@@ -154,8 +154,8 @@ def split_data(
         warnings.warn(
             f"no hold-out is possible: validation_fraction={fraction!r} of {n} samples "
             f"would leave {n - n_val} for training, of {n_classes} classes, the rarest "
-            f"with {counts.min()} in all; payoffs are measured on the training "
-            "samples. Pass X_val and y_val, or another fraction.",
+            f"with {counts.min()} in all; the network is judged on the samples that "
+            "train it. Pass X_val and y_val, or another fraction.",
             SkpruneWarning,
             stacklevel=6,
         )
@@ -185,15 +185,15 @@ def _with_every_class(y, part, other):
     return np.concatenate([part, np.array(moved, dtype=part.dtype)])
 
 
-def _check_validation(y, y_val, is_classifier):
+def _check_validation(y, y_val, classes):
     """Refuse a validation set that is empty or lacks a class."""
     if not len(y_val):
         raise ValueError("X_val holds no samples; give some, or leave it out.")
-    missing = np.setdiff1d(y, y_val) if is_classifier else ()
+    missing = () if classes is None else np.setdiff1d(y, y_val)
     if len(missing):
         raise ValueError(
-            f"y_val holds no sample of the classes with indices {missing.tolist()} "
-            "(sorted order of the labels in y); give a validation set with every class."
+            f"y_val holds no sample of {np.asarray(classes)[missing].tolist()}, which "
+            "y does; give a validation set with every class."
         )
 
 

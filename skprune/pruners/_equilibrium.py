@@ -151,7 +151,7 @@ class BaseEquilibriumPruner(BasePruner):
             X_val,
             y_val,
             self.validation_fraction,
-            is_classifier(self),
+            getattr(self, "classes_", None),
             self._seed(),
             frozen=False,
             sample_weight=sample_weight,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods
 from skorch.dataset import Dataset
@@ -216,11 +215,6 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         """Check the data by what the net reads."""
         net = self._unfrozen_net()
         self._check_period()
-        if isinstance(X, torch.utils.data.Dataset):
-            raise TypeError(
-                f"X is a {type(X).__name__}; give X and y as arrays, tensors, sparse "
-                "matrices or dicts of these."
-            )
         X, y, X_val, y_val = self._validated_for(net, False, X, y, X_val, y_val)
         data = self._split(X, y, sample_weight, X_val, y_val)
         copy = self._rehearse(data)

@@ -533,7 +533,7 @@ def refused(problem, error, message, **parameters):
         ({"players": "synapses"}, "no kind 'synapses'"),
         (
             {"backend": "compiled", "payoff": "f1_macro"},
-            "backend='compiled' plays .*payoff='f1_macro' use backend='auto'",
+            "backend='compiled' cannot play .*payoff='f1_macro': there are kernels for",
         ),
     ],
 )
@@ -545,7 +545,7 @@ def test_compiled_is_refused_where_the_net_is_no_chain(zoo):
     for name in ("convolutions", "residual", "untraceable", "layer norm"):
         build, players, shape = NETS[name]
         problem = zoo.make_net(build(zoo), shape=shape)
-        message = "backend='compiled' plays Linear layers"
+        message = "backend='compiled' cannot play this net.*in a row"
         refused(problem, ValueError, message, backend="compiled", players=players)
 
 

@@ -327,7 +327,9 @@ def test_smaller_layers_only_where_all_others_are_there(zoo, monkeypatch):
 @pytest.mark.parametrize("players", ["weights", "layers", [("layers", "2"), ALL]])
 def test_native_backends_decline(zoo, players):
     problem = zoo.make_net(mlp())
-    with pytest.raises(ValueError, match="backend='compiled' plays Linear layers"):
+    with pytest.raises(
+        ValueError, match="net with payoff='accuracy': single weights or whole"
+    ):
         game_of(problem, players, backend="compiled")
     with pytest.raises(ValueError, match="backend='triton' cannot play this net"):
         game_of(problem, players, backend="triton")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -430,6 +431,37 @@ def test_a_callback_ends_the_training_only(brake):
     assert retrain(new, *data(), epochs=9) is new
     assert 1 <= len(new.history) <= 2
     assert moved(new, before)
+
+
+class BrakeLever(Callback):
+    """Ends a training by a function that it calls."""
+
+    def on_epoch_end(self, net, **_):
+        pull()
+
+
+def pull():
+    raise KeyboardInterrupt
+
+
+def test_a_callback_may_end_a_training_through_what_it_calls():
+    net = trained(callbacks=[("brake", BrakeLever())])
+    new = transplant(net, pruned_module(net))
+    assert len(retrain(new, *data(), epochs=9).history) == 1
+
+
+class InterruptedCallback(Callback):
+    """The user presses Ctrl-C while a callback runs."""
+
+    def on_epoch_end(self, net, **_):
+        signal.default_int_handler(signal.SIGINT, None)
+
+
+def test_an_interrupt_within_a_callback_passes_through():
+    net = trained()
+    net.set_params(callbacks=[("interrupted", InterruptedCallback())])
+    with pytest.raises(KeyboardInterrupt):
+        retrain(transplant(net, pruned_module(net)), *data(), epochs=3)
 
 
 @pytest.mark.parametrize("where", ["forward", "data"])

@@ -437,6 +437,11 @@ def test_a_backend_that_is_asked_for_and_cannot_play_is_an_error(zoo, change, me
 def test_other_features_are_refused_by_name(zoo):
     split = zoo.prepare(zoo.make_net(zoo.mlp((6, 4, 3)))).split
     links, X = backend_module.linear_chain(split), torch.zeros(5, 4, device=DEVICE)
-    assert backend_module._fault(links, split, [X]) is None
-    assert "torch.float16" in backend_module._fault(links, split, [X.half()])
-    assert "shape (5, 1, 4)" in backend_module._fault(links, split, [X[:, None]])
+    accuracy = resolve_payoff("accuracy", Task("multiclass", None), torch.zeros(5))
+
+    def fault(features):
+        return backend_module._fault(links, split, [features], accuracy)
+
+    assert fault(X) is None
+    assert "torch.float16" in fault(X.half())
+    assert "shape (5, 1, 4)" in fault(X[:, None])

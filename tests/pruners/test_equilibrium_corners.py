@@ -6,7 +6,6 @@ import pytest
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Checkpoint, EarlyStopping, EpochTimer
-from skorch.dataset import Dataset
 from torch import nn
 
 from skprune import (
@@ -95,12 +94,6 @@ def test_lbfgs_is_refused(data):
 def test_callbacks_that_put_back_weights_are_refused(data, callback):
     with pytest.raises(ValueError, match=r"load_best=True.*early_stopping=True"):
         pruner(net(callbacks=[("mine", callback)])).fit(*data)
-
-
-def test_data_sets_are_refused(data):
-    X, y = data
-    with pytest.raises(TypeError, match="X is a Dataset; give X and y as arrays"):
-        pruner(net()).fit(Dataset(X, y), y)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, load_iris
 from skorch import NeuralNetClassifier
+from skorch.dataset import Dataset
 from torch import nn
 
 from skprune import (
@@ -100,6 +101,15 @@ def test_one_sample_has_an_axis_too(iris):
     selector = PowerIndexSelector(mlp_regressor((16,), max_epochs=2), random_state=0)
     selector.fit(X[1:60], y[1:60], X_val=X[:1], y_val=y[:1])
     assert 0 < selector.get_support().sum() <= 10
+
+
+@pytest.mark.parametrize(
+    "kind", [GTAPPruner, ShapleyBucketPruner, EquilibriumPruner, PowerIndexSelector]
+)
+def test_data_sets_are_refused(kind, iris):
+    X, y = iris
+    with pytest.raises(TypeError, match="X is a Dataset; give X and y as arrays"):
+        kind(quick()).fit(Dataset(X, y), y)
 
 
 def test_images_are_no_table():
