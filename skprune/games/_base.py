@@ -21,7 +21,9 @@ class Game(ABC):
     """A coalitional game: what each coalition of players earns.
 
     A subclass sets `n_players` and implements ``_payoffs``. `walk`, `flip` and
-    `restrict` follow from that; a game that can do better overrides them.
+    `restrict` follow from that; a game that can do better overrides them. Payoffs must
+    not vary from call to call: one is played once and serves many samples, so that
+    standard errors would not see its noise. Average a noisy payoff first.
 
     Attributes
     ----------
@@ -168,7 +170,16 @@ class Game(ABC):
             The players in the order in which they join.
         marginals : ndarray of float64 of shape (n_steps,)
             What each earned when it joined.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer players than steps.
         """
+        if not 0 <= n_steps <= self.n_players:
+            raise ValueError(
+                f"n_steps={n_steps} must lie between 0 and n_players={self.n_players}."
+            )
         present = np.zeros(self.n_players, dtype=bool)
         order, marginals = np.empty(n_steps, dtype=np.intp), np.empty(n_steps)
         for step in range(n_steps):
@@ -219,6 +230,11 @@ class Game(ABC):
     def flips_natively(self) -> bool:
         """Whether flips cost less than the payoffs they consist of."""
         return type(self).flip is not Game.flip
+
+    @property
+    def builds_natively(self) -> bool:
+        """Whether `greedy_order` costs less than the flips it consists of."""
+        return type(self).greedy_order is not Game.greedy_order
 
     def _play_chunked(
         self, coalitions_at: Callable[[NDArray[np.intp]], NDArray[np.bool_]], total: int

@@ -18,7 +18,7 @@ class CallableGame(Game):
     ----------
     function : callable
         Takes a boolean array of shape (n_coalitions, n_players) and returns the
-        payoffs, shape (n_coalitions,).
+        payoffs, shape (n_coalitions,), the same ones in every call.
     n_players : int
         Number of players.
 

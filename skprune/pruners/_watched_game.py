@@ -84,6 +84,11 @@ class WatchedGame(Game):
         """Whether flips cost less than the payoffs they consist of."""
         return self.game.flips_natively
 
+    @property
+    def builds_natively(self):
+        """Whether `greedy_order` costs less than the flips it consists of."""
+        return self.game.builds_natively
+
     def _in_parts(self, play, samples, cost):
         """Play samples, so many at a time that each part costs a portion."""
         step = len(samples)

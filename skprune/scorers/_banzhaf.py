@@ -102,8 +102,9 @@ class BiasedBanzhafScorer(_CoinScorer):
         "exact" plays all ``2**n_players`` coalitions, of 20 players at most, and pays
         no heed to the budget. "auto" does so where the budget allows it.
     n_evaluations : int or "auto", default="auto"
-        Budget, in payoffs of the whole data set. A flip counts `n_players`. "auto" is
-        the larger of 10,000 and ``40 * n_players``.
+        Budget, in payoffs of the whole data set. A flip counts `n_players`, and one
+        more where the game has no flips of its own. "auto" is the larger of 10,000 and
+        ``40 * n_players``.
     tol : float, default=None
         Stop where the largest standard error is at most this.
     stable_ranking : float, default=None
@@ -169,8 +170,9 @@ class BanzhafScorer(_CoinScorer):
         "exact" plays all ``2**n_players`` coalitions, of 20 players at most, and pays
         no heed to the budget. "auto" does so where the budget allows it.
     n_evaluations : int or "auto", default="auto"
-        Budget, in payoffs of the whole data set. A flip counts `n_players`. "auto" is
-        the larger of 10,000 and ``40 * n_players``.
+        Budget, in payoffs of the whole data set. A flip counts `n_players`, and one
+        more where the game has no flips of its own. "auto" is the larger of 10,000 and
+        ``40 * n_players``.
     tol : float, default=None
         Stop where the largest standard error is at most this.
     stable_ranking : float, default=None

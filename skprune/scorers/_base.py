@@ -3,6 +3,7 @@
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from skprune.base import Documented
 from skprune.exceptions import ConvergenceWarning
 from skprune.games import Game, as_game
 from skprune.scorers._exact import MAX_EXACT_PLAYERS, exact_values
-from skprune.scorers._sampling import MarginalMeans, Sampling
+from skprune.scorers._sampling import MarginalMeans, Sampling, TooFewSamplesError
 from skprune.scorers._stopping import StoppingRule
 
 __all__ = ["PlayerScores", "PowerIndexScorer"]
@@ -254,7 +255,8 @@ class PowerIndexScorer(Documented, BaseEstimator, ABC):
         """How to estimate the index of this game with this budget."""
         return MarginalMeans(
             lambda n_units, rng: self.draw_marginals(game, n_units, rng),
-            unit_cost=game.n_players,
+            # A game without flips of its own plays the coalition in the middle too.
+            unit_cost=game.n_players + (not game.flips_natively),
         )
 
     def _budget(self, n_players: int) -> int:
@@ -280,7 +282,8 @@ class PowerIndexScorer(Documented, BaseEstimator, ABC):
             sampling.draw(batch, rng)
             n_units += batch
             if rule.has_target and n_units >= sampling.min_units:
-                reason = rule.reason(n_units, *sampling.estimate())
+                with suppress(TooFewSamplesError):
+                    reason = rule.reason(n_units, *sampling.estimate())
         return self._scores(sampling, n_units, reason, rule)
 
     def _scores(

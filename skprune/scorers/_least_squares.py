@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from skprune.games import Game
 from skprune.samplers import bernoulli_coalitions, complement_pairs
-from skprune.scorers._sampling import Estimate, Sampling
+from skprune.scorers._sampling import Estimate, Sampling, TooFewSamplesError
 
 __all__ = ["LeastSquares", "PairedLeastSquares"]
 
@@ -109,7 +109,7 @@ class LeastSquares(Sampling):
         except np.linalg.LinAlgError:
             inverse = np.full_like(gram, np.inf)
         if not np.linalg.norm(gram, 1) * np.linalg.norm(inverse, 1) < 1e10:
-            raise ValueError(
+            raise TooFewSamplesError(
                 "sampler='least_squares' has no unique solution: some players were "
                 "always present, absent or together in the coalitions drawn; raise "
                 "n_evaluations or use sampler='flips'."

@@ -14,10 +14,20 @@ from numpy.typing import NDArray
 from skprune.games import Game
 from skprune.samplers import bernoulli_coalitions
 
-__all__ = ["CoalitionMeans", "Estimate", "MarginalMeans", "Sampling"]
+__all__ = [
+    "CoalitionMeans",
+    "Estimate",
+    "MarginalMeans",
+    "Sampling",
+    "TooFewSamplesError",
+]
 
 Values = NDArray[np.float64]
 Estimate = tuple[Values, Values]
+
+
+class TooFewSamplesError(ValueError):
+    """What was drawn does not tell every player's value yet."""
 
 
 class Sampling(ABC):
@@ -44,7 +54,13 @@ class Sampling(ABC):
 
     @abstractmethod
     def estimate(self) -> Estimate:
-        """Return values and standard errors, each of shape (n_players,)."""
+        """Return values and standard errors, each of shape (n_players,).
+
+        Raises
+        ------
+        TooFewSamplesError
+            If some player's value is not determined yet.
+        """
 
 
 class MarginalMeans(Sampling):
@@ -149,7 +165,7 @@ class CoalitionMeans(Sampling):
         """Return the differences of means and their standard errors."""
         counts, sums, squares = self.totals
         if (counts == 0).any():
-            raise ValueError(_one_sided(counts, self.inclusion_probability))
+            raise TooFewSamplesError(_one_sided(counts, self.inclusion_probability))
         means = sums / counts
         rest = np.maximum(squares - counts * means**2, 0.0)
         freedom = np.maximum(counts - 1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -71,7 +72,8 @@ def search_allocation(
     def play(counts: NDArray[np.intp]) -> float:
         key = tuple(int(count) for count in counts)
         if key not in played:
-            played[key] = float(payoff(key))
+            earned = float(payoff(key))
+            played[key] = -math.inf if math.isnan(earned) else earned
         return played[key]
 
     weights = [np.sqrt(high), high, *(np.asarray(start, float) for start in starts)]

@@ -286,6 +286,7 @@ class IteratedLocalSearch(Refinement):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         rng = np.random.default_rng(seed)
         local = self.refinement or SwapRefinement()
+        local._validate_params()
         best, payoff = local._improve(game, keep, payoff, group_of, floors)
         for _ in range(self.n_restarts):
             start = _disturbed(best, self.kick, group_of, rng)

@@ -63,6 +63,7 @@ class Search(Documented, BaseEstimator, ABC):
             Players that stay in each group at least.
         ties : array-like of shape (n_players,), default=None
             Among players of equal score the one with the smaller value leaves first.
+            A game with a `greedy_order` of its own asks nobody.
 
         Returns
         -------
@@ -301,12 +302,11 @@ class IteratedBuilding(Search):
         ties: ArrayLike | None,
     ) -> Iterator[NDArray[np.bool_]]:
         everybody = np.ones(game.n_players, dtype=bool)
-        floors_at = [
-            _floors_at(size, everybody, group_of, floors, self.layerwise)
-            for size in sizes
-        ]
+        floors_at = [floors] * len(sizes)
+        if self.layerwise:
+            floors_at = _growing_quotas(sizes, group_of, floors)
         if scorer is None:
-            yield from _greedy_masks(game, sizes, group_of, floors_at)
+            yield from _greedy_masks(game, sizes, group_of, floors_at, ties)
             return
         step = _number(self.step)
         keep = ~everybody
@@ -349,10 +349,11 @@ def _greedy_masks(
     sizes: NDArray[np.intp],
     group_of: NDArray[np.intp],
     floors_at: list[NDArray[np.intp]],
+    ties: ArrayLike | None,
 ) -> Iterator[NDArray[np.bool_]]:
     """Add the player that earns most now, one at a time."""
     keep = np.zeros(game.n_players, dtype=bool)
-    if floors_at[0].size == 1:
+    if floors_at[0].size == 1 and (game.builds_natively or ties is None):
         order, _ = game.greedy_order(int(sizes[-1]))
         for size in sizes:
             mask = keep.copy()
@@ -363,7 +364,7 @@ def _greedy_masks(
         while keep.sum() < size:
             values = game.flip(keep[None])[0]
             keep = _add_best(
-                values, keep, int(keep.sum()) + 1, int(size), group_of, least, None
+                values, keep, int(keep.sum()) + 1, int(size), group_of, least, ties
             )
         yield keep.copy()
 
@@ -385,6 +386,21 @@ def _floors_at(
         return floors
     left = np.bincount(group_of[present], minlength=floors.size)
     return scaled_split(np.bincount(group_of).astype(float), size, floors, left)
+
+
+def _growing_quotas(
+    sizes: NDArray[np.intp], group_of: NDArray[np.intp], floors: NDArray[np.intp]
+) -> list[NDArray[np.intp]]:
+    """Each group's share of the players at each size, none of which ever shrinks.
+
+    A player that was added stays, and what is built must not depend on the sizes that
+    were asked for on the way.
+    """
+    members = np.bincount(group_of, minlength=floors.size)
+    quotas, least = {}, floors
+    for size in range(int(floors.sum()), int(sizes[-1]) + 1):
+        quotas[size] = least = scaled_split(members, size, least, members)
+    return [quotas[int(size)] for size in sizes]
 
 
 def _step_size(step: int | float, players: int) -> int:

@@ -262,3 +262,9 @@ def test_as_game_passes_games_and_wraps_functions():
 def test_as_game_refuses(obj, n_players, error, match):
     with pytest.raises(error, match=match):
         as_game(obj, n_players)
+
+
+@pytest.mark.parametrize("n_steps", [-1, 4])
+def test_no_more_steps_than_players(n_steps):
+    with pytest.raises(ValueError, match=f"n_steps={n_steps} must lie between 0 and"):
+        AirportGame(np.arange(3.0)).greedy_order(n_steps)

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -106,12 +107,10 @@ def test_budget_is_kept(scorer, n_evaluations):
     if isinstance(scorer, ShapleyScorer):
         assert scores.n_evaluations == 7 * scores.n_samples + 2
         assert game.paid <= scores.n_evaluations
-    elif game.paid > scores.n_evaluations:
-        # The center of a flip is played too, and not counted.
-        assert scores.n_evaluations == 7 * scores.n_samples
-        assert game.paid == 8 * scores.n_samples
     else:
-        assert game.paid == scores.n_evaluations == scores.n_samples
+        assert game.paid == scores.n_evaluations
+        # The coalition in the middle of a flip is played too.
+        assert scores.n_evaluations in (scores.n_samples, 8 * scores.n_samples)
 
 
 @each_scorer
@@ -292,3 +291,31 @@ def test_players_seen_on_one_side_only_are_refused(sampler):
     scorer = BiasedBanzhafScorer(1e-6, sampler=sampler)
     with pytest.raises(ValueError, match="raise n_evaluations or use sampler='flips'"):
         sampling(scorer, n_evaluations=100).estimate(un_security_council())
+
+
+@pytest.mark.parametrize(
+    ("n_players", "inclusion_probability", "n_evaluations"),
+    [(600, 0.225, 1500), (16, 0.02, 5000)],
+    ids=["sample reuse", "least squares"],
+)
+def test_a_target_waits_until_all_players_were_seen(
+    n_players, inclusion_probability, n_evaluations
+):
+    worth = np.random.default_rng(0).random(n_players)
+    game = CallableGame(lambda coalitions: coalitions @ worth, n_players)
+    scorer = BiasedBanzhafScorer(
+        inclusion_probability, n_evaluations=n_evaluations, random_state=0
+    )
+    with warnings.catch_warnings():
+        # An additive game is fitted exactly, as soon as it is fitted at all.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        scores = scorer.set_params(tol=1e-9, method="sampling").estimate(game)
+    assert 16 < scores.n_evaluations <= n_evaluations
+    assert np.isfinite(scores.values).all()
+
+
+def test_what_is_never_seen_is_an_error_at_the_end():
+    game = CallableGame(lambda coalitions: coalitions.sum(axis=1), 600)
+    scorer = BiasedBanzhafScorer(sampler="sample_reuse", n_evaluations=20, tol=0.1)
+    with pytest.raises(ValueError, match="raise n_evaluations"):
+        scorer.set_params(random_state=0).estimate(game)

@@ -119,7 +119,8 @@ def test_blocks_draw_orders_of_their_own():
         if isinstance(scorer, BanzhafScorer):
             scorer.set_params(sampler="flips")
         alone, together = scorer.estimate(game), scorer.estimate(blocks)
-        assert alone.n_evaluations == together.n_evaluations
+        assert min(alone.n_evaluations, together.n_evaluations) >= 3900
+        assert max(alone.n_evaluations, together.n_evaluations) <= 4000
         ratio = together.standard_errors[-1] / alone.standard_errors[-1]
         assert 0.2 < ratio < 0.3
 

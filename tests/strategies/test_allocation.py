@@ -95,3 +95,10 @@ def test_a_total_that_cannot_be_split_is_refused(total):
         ValueError, match=f"total={total} .*floors sum to 2 and the capacities to 7"
     ):
         search_allocation(lambda counts: 0.0, total, [3, 4])
+
+
+def test_not_a_number_is_less_than_any_payoff():
+    def payoff(counts):
+        return float("nan") if counts[0] == 5 else -abs(counts[0] - 3)
+
+    assert search_allocation(payoff, 10, [20, 20]) == (3, 7)

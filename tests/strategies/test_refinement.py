@@ -166,3 +166,9 @@ def test_local_search_uses_the_refinement_it_is_given():
     assert len(local.starts) == 4
     # A disturbance exchanges players of one group, so that floors hold.
     assert all((np.bincount(groups[s], minlength=2) >= 1).all() for s in local.starts)
+
+
+def test_the_search_inside_checks_its_parameters_too():
+    search = IteratedLocalSearch(SwapRefinement(n_candidates=0))
+    with pytest.raises(ValueError, match="'n_candidates' parameter of SwapRefinement"):
+        search.refine(random_game(4, 0), np.arange(4) < 2)

@@ -255,3 +255,29 @@ def test_greedy_building_keeps_to_quotas():
     search = IteratedBuilding(layerwise=True)
     mask = search.search(game, None, [4], groups=groups).masks[0]
     assert np.bincount(groups[mask]).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("scorer", [None, ShapleyScorer(method="exact")])
+@pytest.mark.parametrize("groups", [None, [0, 0, 1, 1, 1]])
+def test_of_equals_the_larger_value_joins_first(scorer, groups):
+    game, ties = additive(np.ones(5)), np.arange(5.0)
+    path = IteratedBuilding().search(game, scorer, [2], groups=groups, ties=ties)
+    expected = [3, 4] if groups is None else [1, 4]
+    floors = {} if groups is None else {"min_per_group": 1}
+    path = IteratedBuilding().search(
+        game, scorer, [2], groups=groups, ties=ties, **floors
+    )
+    np.testing.assert_array_equal(np.flatnonzero(path.mask_at(2)), expected)
+
+
+@pytest.mark.parametrize("scorer", [None, ShapleyScorer(method="exact")])
+def test_quotas_do_not_depend_on_the_sizes_on_the_way(scorer):
+    game = additive(np.random.default_rng(0).random(12))
+    groups = np.repeat([0, 1, 2], [2, 5, 5])
+    building = IteratedBuilding(step=1, layerwise=True)
+    alone, path = (
+        building.search(game, scorer, sizes, groups=groups).mask_at(8)
+        for sizes in ([8], list(range(3, 9)))
+    )
+    np.testing.assert_array_equal(alone, path)
+    assert np.bincount(groups[alone]).min() >= 1
