@@ -74,7 +74,7 @@ def take_rows(X, rows):
     return X[rows]
 
 
-def first_rows(net, X, n_rows=2):
+def first_rows(net, X, n_rows=16):
     """A small batch, such as an example input; a dense one."""
     batch = next(batches_of(net, X, n_rows), None)
     if batch is None:

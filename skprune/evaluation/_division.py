@@ -45,7 +45,7 @@ def staged(split, features):
     expected, _ = _measure(single.whole, features, [])
     rest = split.rest
     if split.front is None:
-        rest = _traced(rest, features, split.players.layers)
+        rest = _traced(rest, features, split.players)
     divided = None if rest is None else _divided(rest, split.players, features)
     works = divided is not None and _agrees(divided, features, expected)
     return divided if works else single
@@ -59,13 +59,13 @@ def _undivided(split, features):
     return StagedModule(split.rest, split.players, whole, [whole], nothing).replica()
 
 
-def _traced(module, features, layers):
+def _traced(module, features, players):
     """A module that was not cut as a graph, or None where it cannot be traced."""
     if next(module.children(), None) is None:
         # Its own weights are no layer's of the graph.
         return None
     try:
-        graph = LayerTracer(layers).trace(module)
+        graph = LayerTracer(players).trace(module)
     except Exception:
         # As for the cut: the user's forward can fail on proxies in any way.
         return None

@@ -34,7 +34,7 @@ from skprune.networks import (
     tensors_in,
 )
 
-__all__ = ["CoalitionEvaluator", "check_net"]
+__all__ = ["CoalitionEvaluator", "check_net", "check_threshold"]
 
 
 class CoalitionEvaluator(Game):
@@ -385,6 +385,8 @@ def check_net(net):
         If it is no skorch net.
     NotFittedError
         If it was not fitted.
+    ValueError
+        If it has a threshold of its own.
     """
     if not isinstance(net, NeuralNet):
         raise TypeError(
@@ -394,6 +396,28 @@ def check_net(net):
     if not net.initialized_:
         raise NotFittedError(
             f"This {type(net).__name__} is not fitted yet; call fit before it plays."
+        )
+    check_threshold(net)
+
+
+def check_threshold(net):
+    """Refuse a binary net that does not decide at one half, where payoffs are played.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Any net.
+
+    Raises
+    ------
+    ValueError
+        If it has another threshold.
+    """
+    if getattr(net, "threshold", 0.5) != 0.5:
+        raise ValueError(
+            f"the net has threshold={net.threshold!r}; payoffs are played at 0.5, so "
+            "set that and choose a threshold afterwards, such as by "
+            "sklearn.model_selection.TunedThresholdClassifierCV."
         )
 
 

@@ -54,10 +54,13 @@ class Task:
 
     @property
     def strips_softmax(self):
-        """Whether a softmax or sigmoid at the end only turns logits into outputs."""
-        return isinstance(self.criterion, (nn.NLLLoss, nn.BCELoss)) or (
-            self.kind == "multiclass"
-        )
+        """Whether a softmax or sigmoid at the end only turns logits into outputs.
+
+        To a criterion that takes its own softmax, those of another one are the logits.
+        """
+        if self.kind == "multiclass":
+            return not isinstance(self.criterion, nn.CrossEntropyLoss)
+        return isinstance(self.criterion, nn.BCELoss)
 
     @property
     def class_weights(self):

@@ -166,7 +166,7 @@ def split_module(module, players, example_input, strip_softmax=True):
     """
     with evaluating(module), torch.no_grad():
         try:
-            graph = LayerTracer(players.layers).trace(module)
+            graph = LayerTracer(players).trace(module)
         except Exception:
             # Tracing runs the user's forward on proxies, which can fail in any way; the
             # whole module is then run for every coalition, slower and as correct.
@@ -178,17 +178,28 @@ def split_module(module, players, example_input, strip_softmax=True):
 
 
 class LayerTracer(fx.Tracer):
-    """Keeps our own layers whole, so that their names stay those of the module.
+    """Keeps layers whole, so that their names stay those of the module.
+
+    These are torch's and our own, and whatever inherits what torch's layers compute.
 
     Parameters
     ----------
-    layers : iterable of str, default=()
-        Names of others that are kept whole too: those that are players.
+    players : Players, default=None
+        Layers that they are, are read by or pass are kept whole too.
     """
 
-    def __init__(self, layers=()):
+    def __init__(self, players=None):
         super().__init__()
-        self._layers = frozenset(layers)
+        self._layers = frozenset()
+        if players is not None:
+            self._layers = frozenset(
+                [
+                    *players.layers,
+                    *players.consumers,
+                    *players.weights,
+                    *players.normalizations,
+                ]
+            )
 
     def trace(self, root, *args, **kwargs):
         # fx patches nn.Module for all threads while it traces.
@@ -207,8 +218,10 @@ class LayerTracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, module, qualified_name):
-        is_ours = isinstance(module, ColumnSelection) or qualified_name in self._layers
-        return is_ours or super().is_leaf_module(module, qualified_name)
+        if isinstance(module, ColumnSelection) or qualified_name in self._layers:
+            return True
+        forward = type(module).forward.__module__
+        return forward.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
 
 
 def _strip_softmax(graph, module):

@@ -31,13 +31,15 @@ def check_keystone(module, scratch, players, example_input):
     Raises
     ------
     UnsupportedNetworkError
-        If they differ; the text names the groups or whole layers that differ alone.
+        If they differ, or samples depend on each other; the text names the groups or
+        whole layers that differ alone.
     """
 
     def holds(drop, copy=None):
         copy = copy_of(module).eval() if copy is None else copy
         return _keystone_holds(copy, players, drop, example_input)
 
+    _check_rows(scratch, example_input)
     units, layers = _some_of(players), list(players.layers.values())
     # Every layer is left out once, and there once with some of the units inside it.
     drop, other = (units | _only(players, layers[start::2]) for start in (0, 1))
@@ -62,6 +64,30 @@ def check_keystone(module, scratch, players, example_input):
         "way is an operation that mixes units or fixes their number, such as a softmax "
         "over them or a view of a fixed size. Leave this layer out of players."
     )
+
+
+def _check_rows(scratch, example_input):
+    """Refuse a network whose outputs for a sample depend on the others beside it."""
+    inputs = tensors_in(example_input)
+    n_rows = len(inputs[0])
+    half = -(-n_rows // 2)
+    if n_rows < 2 or any(len(x) != n_rows for x in inputs):
+        return
+    rows = torch.arange(n_rows, device=inputs[0].device)
+    # As many as before, for sums of other sizes are rounded in another way.
+    others = map_tensors(lambda x: x[torch.where(rows < half, rows, 0)], example_input)
+    with torch.no_grad():
+        outputs, again = (_outputs(scratch, example_input) for _ in range(2))
+        beside = _outputs(scratch, others)
+    for one, other, same in zip(outputs, beside, again, strict=False):
+        has_rows = one.ndim and len(one) == len(other) == n_rows
+        if has_rows and agree(one, same) and not agree(one[:half], other[:half]):
+            raise UnsupportedNetworkError(
+                "The outputs for a sample depend on the samples beside it, as with "
+                "batch statistics in evaluation (track_running_stats=False): a "
+                "coalition would earn another payoff in another batch. Let each sample "
+                "stand alone."
+            )
 
 
 def _some_of(players):

@@ -28,7 +28,8 @@ def check_supported(module):
     ------
     UnsupportedNetworkError
         For recurrent and attention layers, compiled modules, parametrized or
-        uninitialized weights, and weights that two layers share.
+        uninitialized weights, weights that a hook computes, and weights that two layers
+        share.
     """
     owner_of = {}
     for name, part in module.named_modules():
@@ -55,6 +56,13 @@ def _check_type(name, part):
         parametrize.is_parametrized(part) or hasattr(part, "weight_g")
     ):
         kind = "parametrized weights"
+    computed = [name for name in vars(part)["_parameters"] if name.endswith("_orig")]
+    if computed:
+        raise UnsupportedNetworkError(
+            f"Layer {name!r} ({type(part).__name__}) computes its weights from "
+            f"{computed[0]!r} in a hook, as torch.nn.utils.prune does; make what it "
+            "gave permanent, by torch.nn.utils.prune.remove or remove_spectral_norm."
+        )
     if kind is not None:
         raise UnsupportedNetworkError(
             f"Layer {name!r} ({type(part).__name__}) is not supported: {kind} cannot "

@@ -236,25 +236,6 @@ def test_a_dict_is_given_by_keywords(zoo):
         )
 
 
-def test_features_that_are_no_batch_are_run_whole():
-    class Pooling(nn.Module):
-        """Reads its samples all at once."""
-
-        def __init__(self):
-            super().__init__()
-            self.hidden, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
-
-        def forward(self, x):
-            h = self.hidden(x).relu()
-            return self.out(h) + h.mean(0)[:3]
-
-    module, x = randomized(Pooling()), inputs(4, 6)
-    found = find_players(module, x, "inputs")
-    split = split_module(module, found, x)
-    with torch.no_grad():
-        torch.testing.assert_close(split.run(split.features(x)), module(x))
-
-
 def test_the_module_stays_as_it_was(zoo):
     module = zoo.mlp(last=[nn.Softmax(dim=1)]).train()
     cut(module, inputs(2, 6), "neurons")

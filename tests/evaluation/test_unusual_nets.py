@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch import (
+    NeuralNetBinaryClassifier,
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+)
 from torch import nn
 
 from skprune.evaluation import CoalitionEvaluator
 from skprune.evaluation import _compaction as compaction
+from skprune.networks import remove_players
 from skprune.samplers import uniform_orders
 
 
@@ -139,3 +144,71 @@ def test_columns_that_single_precision_would_blur():
     assert game(np.ones((1, 2), bool))[0] == net.score(X, y) == 1
     near = CoalitionEvaluator(net, X - [1.7e9, 0], y, players="inputs")
     assert near.backend_ == "compiled"
+
+
+class MyLinear(nn.Linear):
+    """Computes what its parent does."""
+
+
+class Doubling(nn.Linear):
+    """Computes something of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class MyNorm(nn.LayerNorm):
+    """Computes what its parent does."""
+
+
+def by_surgery(net, game, keep, X, y):
+    """Mean log-likelihood of the network that is left."""
+    module = remove_players(net.module_.eval(), game.players, ~keep)
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(X)).log_softmax(1)
+    return float(outputs[np.arange(len(y)), y].mean())
+
+
+@pytest.mark.parametrize(
+    ("layers", "players"),
+    [
+        ((nn.Linear(3, 6), nn.ReLU(), MyLinear(6, 2)), "neurons"),
+        ((nn.Linear(3, 6), nn.ReLU(), MyLinear(6, 2)), [("weights", "2")]),
+        ((nn.Linear(3, 6), nn.ReLU(), Doubling(6, 2)), "neurons"),
+        ((MyLinear(3, 6), nn.ReLU(), nn.Linear(6, 2)), "inputs"),
+        ((nn.Linear(3, 6), MyNorm(6), nn.ReLU(), nn.Linear(6, 2)), "neurons"),
+        ((nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4), MyNorm(4)), "neurons"),
+    ],
+    ids=["reads", "weights", "own forward", "inputs", "norm", "norm behind"],
+)
+def test_layers_of_the_user_that_inherit_from_torch(layers, players):
+    torch.manual_seed(0)
+    X, y = data()
+    params = {"criterion": nn.CrossEntropyLoss, "verbose": 0}
+    net = NeuralNetClassifier(nn.Sequential(*layers), **params).initialize()
+    game = CoalitionEvaluator(net, X, y, players=players, payoff="log_likelihood")
+    coalitions = np.random.default_rng(1).random((6, game.n_players)) < 0.5
+    coalitions[:, 0] = True
+    expected = [by_surgery(net, game, keep, X, y) for keep in coalitions]
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(game(coalitions), expected, atol=1e-6)
+
+
+def test_a_threshold_is_refused():
+    X, y = data()
+    module = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 1))
+    net = NeuralNetBinaryClassifier(module, threshold=0.8, verbose=0).initialize()
+    with pytest.raises(ValueError, match=r"threshold=0\.8; payoffs are played at 0\.5"):
+        CoalitionEvaluator(net, X, y)
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(-1), nn.LogSoftmax(-1)])
+def test_a_softmax_before_a_softmax_is_part_of_the_net(last):
+    torch.manual_seed(0)
+    X, y = data()
+    module = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2), last)
+    params = {"criterion": nn.CrossEntropyLoss, "verbose": 0}
+    net = NeuralNetClassifier(module, **params).initialize()
+    game = CoalitionEvaluator(net, X, y, payoff="log_likelihood")
+    expected = np.log(net.predict_proba(X)[np.arange(len(y)), y]).mean()
+    assert game(np.ones((1, 6), bool))[0] == pytest.approx(expected, abs=1e-6)

@@ -417,7 +417,7 @@ def test_what_is_no_estimator(data, estimator, message):
     [
         (net_of(module=mlp(5)), "outputs for 5 classes where y holds 3"),
         (net_of(NeuralNetBinaryClassifier, mlp(1)), "use a NeuralNetClassifier"),
-        (net_of(NeuralNetRegressor, mlp(2)), r"outputs have shape \(2, 2\)"),
+        (net_of(NeuralNetRegressor, mlp(2)), r"outputs have shape \(16, 2\)"),
     ],
     ids=["wide", "binary", "regressor"],
 )

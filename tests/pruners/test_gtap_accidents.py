@@ -128,7 +128,7 @@ def test_outputs_that_do_not_fit_the_classes(data, net, message):
 def test_regressors_of_another_width(data):
     X, _ = data
     net = NeuralNetRegressor(MLP, module__outputs=2, callbacks=[NeverTrained()])
-    with pytest.raises(ValueError, match=r"outputs have shape \(2, 2\).*\(2, 1\)"):
+    with pytest.raises(ValueError, match=r"outputs have shape \(16, 2\).*\(16, 1\)"):
         GTAPPruner(net, n_players_to_keep=8).fit(X, X[:, 0])
 
 
