@@ -10,9 +10,10 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_wine, make_regression
+from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
-from sklearn.feature_selection import SelectFromModel
+from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, check_scoring, make_scorer
@@ -535,3 +536,31 @@ def test_a_grid_over_a_pipeline_in_two_processes(wine):
 def test_cross_validation(wine):
     scores = cross_val_score(gtap(), *wine, scoring=sparsity_scorer(), cv=2)
     assert scores.tolist() == [0.5, 0.5]
+
+
+def first_weights(pruner):
+    return np.abs(next(pruner.module_.parameters()).detach().numpy()).sum(axis=0)
+
+
+def test_a_network_behind_the_features_that_it_selected(wine):
+    selector = RFE(
+        gtap(), n_features_to_select=9, step=4, importance_getter=first_weights
+    )
+    selector.fit(*wine)
+    size = parameters_scorer()(selector.estimator_)
+    assert parameters_scorer()(selector) == size
+    assert latency_scorer(n_repeats=1)(selector, wine[0]) < 0
+    assert parameters_scorer()(make_pipeline(StandardScaler(), selector)) == size
+    pipeline = make_pipeline(selector, gtap()).fit(*wine)
+    assert parameters_scorer()(pipeline) == parameters_scorer()(pipeline[-1])
+    with pytest.raises(TypeError, match="got Pipeline"):
+        parameters_scorer()(make_pipeline(selector, LogisticRegression()).fit(*wine))
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=str)
+def test_the_template_of_an_ensemble_is_none_of_its_networks(scorer, wine, pruned):
+    X, y = wine
+    ensemble = BaggingClassifier(pruned, 2, random_state=0).fit(X, y)
+    assert hasattr(ensemble.estimator_, "size_report_")
+    with pytest.raises(TypeError, match="got BaggingClassifier"):
+        scorer(ensemble, X, y)

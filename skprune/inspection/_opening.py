@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sklearn.feature_selection import RFE
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -74,9 +75,13 @@ def _open(found):
         if isinstance(estimator, FrozenEstimator)
         else next((name for name in inside if hasattr(estimator, name)), None)
     )
-    if name is None:
+    if name is None or hasattr(estimator, "estimators_"):
+        # An ensemble's `estimator_` is a template, and none of those that are asked.
         return None
-    return _open(replace(found, estimator=getattr(estimator, name)))
+    inner = getattr(estimator, name)
+    if isinstance(estimator, RFE):
+        return _open(_behind(estimator, found, inner))
+    return _open(replace(found, estimator=inner))
 
 
 def _open_pipeline(found):
@@ -85,14 +90,14 @@ def _open_pipeline(found):
     for place in reversed(range(len(pipeline))):
         inner = _open(Opened(pipeline[place], None, None))
         if inner is not None:
+            if not place:
+                return _open(replace(found, estimator=pipeline[0]))
             return _open(_behind(pipeline[:place], found, pipeline[place]))
     return None
 
 
 def _behind(front, found, step):
-    """A step, with what the steps in front of it make of X and of its features."""
-    if not len(front):
-        return replace(found, estimator=step)
+    """A step, with what is in front of it makes of X and of its features."""
     X = None if found.X is None else front.transform(found.X)
     return Opened(step, X, _names_out(front, found.feature_names))
 

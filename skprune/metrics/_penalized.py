@@ -25,7 +25,8 @@ def size_penalized_scorer(
     Parameters
     ----------
     scoring : str, callable or None, default=None
-        The score: a name or a scorer of scikit-learn, or the estimator's own `score`.
+        The score: a name or a scorer of scikit-learn, or the estimator's own `score`,
+        which is given no metadata where routing is enabled: name a scorer there.
     penalty : float, default=0.1
         What a network that keeps its full size loses, in units of the score. With .1, a
         tenth of the size is worth a point of accuracy.

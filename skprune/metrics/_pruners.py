@@ -3,6 +3,7 @@
 import sys
 
 from scipy import sparse
+from sklearn.feature_selection import RFE, SelectorMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -50,15 +51,19 @@ def _walk(estimator, X):
         for _, step in estimator.steps:
             if step is None or step == "passthrough":
                 continue
-            yield from _walk(step, X)
+            # What selected features by a network does not ask it again.
+            if step is last or not isinstance(step, SelectorMixin):
+                yield from _walk(step, X)
             if X is not None and step is not last:
                 X = step.transform(X)
-    elif not hasattr(estimator, "predict"):
-        # What selects features by a network does not ask it again.
+    elif not hasattr(estimator, "predict") or hasattr(estimator, "estimators_"):
+        # An ensemble's `estimator_` is a template, and none of those that are asked.
         return
     elif hasattr(estimator, "size_report_"):
         yield estimator, X
     else:
+        if isinstance(estimator, RFE) and X is not None:
+            X = estimator.transform(X)
         for name in ("best_estimator_", "estimator_", "regressor_"):
             if hasattr(estimator, name):
                 yield from _walk(getattr(estimator, name), X)

@@ -5,7 +5,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import make_classification
+from sklearn.ensemble import BaggingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.feature_selection import RFE
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
@@ -139,3 +141,23 @@ def test_without_samples_nothing_is_transformed():
     pipeline = make_pipeline(StandardScaler(), PRUNER).fit(X, y)
     display = SurvivorsDisplay.from_estimator(pipeline)
     assert display.drivers.shape == (2, 0)
+
+
+def test_features_that_a_network_selected_go_by_their_names():
+    def importance(pruner):
+        return np.abs(next(pruner.module_.parameters()).detach().numpy()).sum(axis=0)
+
+    selector = RFE(PRUNER, n_features_to_select=3, importance_getter=importance)
+    pipeline = make_pipeline(StandardScaler(), selector).fit(X, y)
+    found = opened(pipeline, X)
+    assert found.estimator is selector.estimator_
+    np.testing.assert_allclose(found.X, pipeline.transform(X))
+    display = SurvivorsDisplay.from_estimator(pipeline, X)
+    names = set(pipeline.get_feature_names_out())
+    assert set(display.drivers.ravel()) - {None} == names
+
+
+def test_the_template_of_an_ensemble_is_none_of_its_networks():
+    ensemble = BaggingClassifier(clone(PRUNER).fit(X, y), 2).fit(X, y)
+    with pytest.raises(TypeError, match="got BaggingClassifier"):
+        SurvivorsDisplay.from_estimator(ensemble, X)
