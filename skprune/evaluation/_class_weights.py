@@ -101,7 +101,8 @@ def class_weights_of(class_weight, y, n_classes=None, sample_weight=None):
 def _check(class_weight):
     """Refuse what are no weights of classes."""
     named = isinstance(class_weight, dict)
-    if not (named or class_weight is None or class_weight == "balanced"):
+    is_balanced = isinstance(class_weight, str) and class_weight == "balanced"
+    if not (named or class_weight is None or is_balanced):
         raise ValueError(
             f"class_weight={class_weight!r} must be None, 'balanced' or a dict from "
             "labels to weights, such as {'ham': 1, 'spam': 5}."

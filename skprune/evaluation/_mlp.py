@@ -271,7 +271,7 @@ def mlp_regressor(
     Returns
     -------
     net : skorch.NeuralNetRegressor
-        A net that is not fitted, which predicts values of shape (n_samples, n_outputs).
+        A net that is not fitted, which predicts values of the shape of its y.
 
     See Also
     --------
@@ -291,7 +291,7 @@ def mlp_regressor(
     >>> _ = torch.manual_seed(0)
     >>> net = mlp_regressor((32,), max_epochs=5, device="cpu").fit(scale(X), scale(y))
     >>> net.predict(scale(X)).shape
-    (442, 1)
+    (442,)
     """
     return _net(
         SizedNetRegressor,
@@ -325,7 +325,8 @@ def _net(kind, module, weight_decay, *, device, **params):
         "iterator_valid": TensorBatches,
         "verbose": 0,
     }
-    return kind(build_mlp, **module, device=device_named(device), **defaults | params)
+    params = {**module, "device": device_named(device), **defaults, **params}
+    return kind(build_mlp, **params)
 
 
 def device_named(name):
@@ -333,12 +334,17 @@ def device_named(name):
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.device(name)
+        kind = torch.device(name).type
     except RuntimeError as error:
         raise ValueError(
             f"device={name!r} is none that torch knows; use 'auto', 'cpu', 'cuda' or "
             "'cuda:0'."
         ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={name!r}, and torch finds no GPU; use 'auto' or 'cpu', or a torch "
+            "that was built for CUDA."
+        )
     return name
 
 

@@ -7,6 +7,7 @@ from inspect import Parameter, Signature, signature
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils.validation import validate_data
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.utils import to_numpy
 from torch import nn
@@ -107,6 +108,7 @@ class _SizedByData(Documented):
         -------
         self : skorch.NeuralNet
         """
+        self._take_note(X, y)
         if not (self.warm_start and self.initialized_):
             self._size(X, y)
         return super().fit(X, y, **fit_params)
@@ -131,6 +133,7 @@ class _SizedByData(Documented):
         """
         if not self.initialized_:
             self._check_partial()
+            self._take_note(X, y)
             self._size(X, y if classes is None else classes)
         # skorch knows no lists.
         y = None if y is None else self._as_targets(y)
@@ -151,9 +154,16 @@ class _SizedByData(Documented):
         dataset : torch.utils.data.Dataset
         """
         if not _is_opaque(X):
+            if hasattr(self, "n_features_in_"):
+                validate_data(self, X, reset=False, skip_check_array=True)
             X = _in_single_precision(X)
             y = None if y is None else self._as_targets(y)
         return super().get_dataset(X, y)
+
+    def _take_note(self, X, y):
+        """Remember the columns that this net, and no pruner around it, is given."""
+        if not _is_opaque(X):
+            validate_data(self, X, reset=True, skip_check_array=True)
 
     def _size(self, X, y):
         """Take the widths, where the module is still to be built, and class weights."""
@@ -275,6 +285,26 @@ class SizedNetRegressor(_SizedByData, NeuralNetRegressor):
         tags.target_tags.multi_output = True
         return tags
 
+    def predict(self, X):
+        """Values of samples.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Samples.
+
+        Returns
+        -------
+        values : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            As the y that the net was fitted on.
+        """
+        values = super().predict(X)
+        return values[:, 0] if getattr(self, "y_is_1d_", False) else values
+
+    def _take_note(self, X, y):
+        super()._take_note(X, y)
+        self.y_is_1d_ = _as_array(y).ndim == 1
+
     def _count_outputs(self, y):
         return self._as_targets(y).shape[1]
 
@@ -309,9 +339,19 @@ def _as_array(y):
 
 
 def _in_single_precision(X):
-    """A table as a float32 array, tensor or CSR matrix."""
+    """A table as a float32 array, tensor or CSR matrix, refused where it has gaps."""
     if isinstance(X, torch.Tensor):
-        return X.float()
-    if sparse.issparse(X):
-        return sparse.csr_matrix(X, dtype=np.float32)
-    return np.asarray(X, dtype=np.float32)
+        X = X.float()
+        is_finite = bool(torch.isfinite(X).all())
+    elif sparse.issparse(X):
+        X = sparse.csr_matrix(X, dtype=np.float32)
+        is_finite = np.isfinite(X.data).all()
+    else:
+        X = np.asarray(X, dtype=np.float32)
+        is_finite = np.isfinite(X).all()
+    if not is_finite:
+        raise ValueError(
+            "X holds NaN, infinity or values beyond single precision; impute or scale "
+            "it, by sklearn.impute or sklearn.preprocessing."
+        )
+    return X

@@ -11,7 +11,9 @@ import torch
 from scipy import sparse
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.datasets import load_digits
+from sklearn.ensemble import AdaBoostRegressor, VotingRegressor
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
@@ -117,7 +119,7 @@ def test_it_learns():
     y = X[:, 0] - 2 * np.abs(X[:, 1])
     net = small(mlp_regressor, (32,), max_epochs=60).fit(X[:300], y[:300])
     assert net.score(X[300:], y[300:]) > 0.9
-    assert net.predict(X).shape == (400, 1)
+    assert net.predict(X).shape == (400,)
 
 
 def test_one_seed_gives_one_net():
@@ -304,3 +306,65 @@ def test_representations_name_what_was_changed():
     # skorch's own nets are as they were.
     names = inspect.signature(NeuralNetRegressor.__init__).parameters
     assert "module__activation" not in names
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_values_have_the_shape_of_y(columns):
+    X, _ = samples()
+    two = X[:, :columns]
+    net = small(mlp_regressor).fit(X, two)
+    assert net.predict(X).shape == (60, columns)
+    assert net.fit(X, X[:, 0]).predict(X).shape == (60,)
+    assert net.partial_fit(X, X[:, 0]).predict(X).shape == (60,)
+    assert clone(net).fit(X, two).predict(X).shape == (60, columns)
+
+
+def test_regressors_of_scikit_learn_around_a_net():
+    X, _ = samples()
+    net, y = small(mlp_regressor), X[:, 0]
+    voting = VotingRegressor([("one", net), ("other", clone(net))]).fit(X, y)
+    assert voting.predict(X).shape == (60,)
+    many = MultiOutputRegressor(net).fit(X, X[:, :2])
+    assert many.predict(X).shape == (60, 2)
+    boosted = AdaBoostRegressor(net, n_estimators=2, random_state=0).fit(X, y)
+    assert boosted.predict(X).shape == (60,)
+
+
+@pytest.mark.parametrize("kind", [mlp_classifier, mlp_regressor])
+@pytest.mark.parametrize(
+    "cast", [np.asarray, sparse.csr_matrix, torch.as_tensor, pd.DataFrame]
+)
+def test_gaps_are_refused(kind, cast):
+    X, y = samples()
+    X = X.copy()
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="X holds NaN, infinity or values beyond"):
+        small(kind).fit(cast(X), y)
+
+
+def test_columns_are_those_of_fit():
+    X, y = samples()
+    table = pd.DataFrame(X, columns=list("abcde"))
+    net = small().fit(table, y)
+    assert net.n_features_in_ == 5
+    assert list(net.feature_names_in_) == list("abcde")
+    with pytest.raises(ValueError, match="feature names should match"):
+        net.predict(table[list("edcba")])
+    net.fit(X, y)
+    assert not hasattr(net, "feature_names_in_")
+    with pytest.raises(ValueError, match="expecting 5 features"):
+        net.predict(X[:, :4])
+    assert net.fit(X[:, :4], y).predict(X[:, :4]).shape == (60,)
+
+
+def test_what_the_signature_names_may_be_set_by_its_long_name():
+    net = small(module__dropout=0.5, module__activation="tanh")
+    assert net.module__dropout == 0.5
+    assert net.module__activation == "tanh"
+
+
+def test_a_gpu_that_is_not_there():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="device='cuda:0', and torch finds no GPU"):
+        small(device="cuda:0")
