@@ -28,9 +28,15 @@ from skprune.evaluation._batches import (
 )
 from skprune.evaluation._class_weights import class_weights_of, encoded_class_weight
 from skprune.evaluation._column_adamw import ColumnAdamW
-from skprune.evaluation._data import first_rows, net_targets, plain_array, take_rows
+from skprune.evaluation._data import (
+    batches_of,
+    first_rows,
+    net_targets,
+    plain_array,
+    take_rows,
+)
 from skprune.evaluation._device_queue import queued_for
-from skprune.evaluation._evaluator import CoalitionEvaluator, check_net
+from skprune.evaluation._evaluator import CoalitionEvaluator, check_net, check_threshold
 from skprune.evaluation._mlp import (
     ACTIVATIONS,
     build_mlp,
@@ -50,7 +56,7 @@ from skprune.evaluation._payoffs import (
 )
 from skprune.evaluation._reconstruction import LayerGames, check_reconstructible
 from skprune.evaluation._repair import REPAIRS, Repairer
-from skprune.evaluation._sample_weights import weighted_samples
+from skprune.evaluation._sample_weights import loss_of_samples, weighted_samples
 from skprune.evaluation._samples import Samples, played_payoff, sample_logits
 from skprune.evaluation._sparse_rows import SparseRows, store_by_column
 from skprune.evaluation._split import SplitModule, split_module
@@ -92,10 +98,12 @@ __all__ = [
     "UncertaintyBands",
     "adapts",
     "adopt_training",
+    "batches_of",
     "build_mlp",
     "check_net",
     "check_reconstructible",
     "check_shrinkable",
+    "check_threshold",
     "class_weights_of",
     "critical_size",
     "cut_batches",
@@ -105,6 +113,7 @@ __all__ = [
     "is_mlp",
     "last_linear",
     "learns",
+    "loss_of_samples",
     "mlp_classifier",
     "mlp_regressor",
     "net_targets",

@@ -9,7 +9,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-__all__ = ["weighted_samples"]
+__all__ = ["loss_of_samples", "weighted_samples"]
 
 
 @contextmanager
@@ -78,6 +78,37 @@ def weighted_samples(net, sample_weight):
         criterion.reduction = reduction
         vars(criterion).pop("rows_of_batch", None)
         net.callbacks_ = callbacks
+
+
+def loss_of_samples(net, outputs, targets, sample_weight=None):
+    """The training loss of samples, weighted as `weighted_samples` does.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialized net.
+    outputs : tensor of shape (n_samples, ...)
+        What `net.infer` gave.
+    targets : tensor of shape (n_samples, ...)
+        What its criterion reads.
+    sample_weight : ndarray of shape (n_samples,), default=None
+        Weights, not all 0.
+
+    Returns
+    -------
+    loss : tensor of shape ()
+    """
+    if sample_weight is None:
+        return net.get_loss(outputs, targets, training=False)
+    criterion = net.criterion_
+    is_training = criterion.training
+    try:
+        with weighted_samples(net, sample_weight):
+            criterion.train()
+            criterion.rows_of_batch = np.arange(len(outputs))
+            return net.get_loss(outputs, targets, training=False)
+    finally:
+        criterion.train(is_training)
 
 
 class _Weighting(Callback):

@@ -173,6 +173,26 @@ class PlayerUtilities:
     price: float | torch.Tensor
     rivalry: float | torch.Tensor
 
+    def of(self, players):
+        """The utilities of some of the players.
+
+        Parameters
+        ----------
+        players : tensor of int
+            Their numbers.
+
+        Returns
+        -------
+        PlayerUtilities
+        """
+        fields = (self.s, self.marginal_benefit, self.curvature, self.price)
+        return PlayerUtilities(
+            *(
+                part[players] if isinstance(part, torch.Tensor) and part.ndim else part
+                for part in (*fields, self.rivalry)
+            )
+        )
+
     def benefit(self, t=None):
         """Benefit of participation, equation (9).
 

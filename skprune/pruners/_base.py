@@ -25,6 +25,7 @@ from skorch import NeuralNet
 from skprune.base import Documented
 from skprune.evaluation import (
     check_net,
+    check_threshold,
     first_rows,
     is_mlp,
     net_targets,
@@ -87,6 +88,7 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
         if hasattr(self, "classes_"):
             return self.classes_[np.asarray(predicted).astype(np.intp)]
         predicted = predicted.astype(np.float64)
+        predicted = predicted.reshape(len(predicted), -1)
         return predicted[:, 0] if self._y_is_1d else predicted
 
     @available_if(_classifies)
@@ -374,12 +376,7 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
                 "classifier nor a regressor; use skorch.NeuralNetClassifier, "
                 "NeuralNetBinaryClassifier or NeuralNetRegressor."
             )
-        if getattr(net, "threshold", 0.5) != 0.5:
-            raise ValueError(
-                f"estimator has threshold={net.threshold!r}; payoffs are played at "
-                "0.5, so set that and choose a threshold afterwards, such as by "
-                "sklearn.model_selection.TunedThresholdClassifierCV."
-            )
+        check_threshold(net)
         frozen = isinstance(self.estimator, FrozenEstimator)
         if frozen:
             check_net(net)
@@ -391,6 +388,10 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
         if type(X) is torch.Tensor and X.is_floating_point() and X.device.type == "cpu":
             X = X.detach().to(torch.promote_types(X.dtype, torch.float32)).numpy()
         if isinstance(X, passed) and not sparse.issparse(X):
+            if reset:
+                # Those of an earlier fit say nothing of these samples.
+                vars(self).pop("n_features_in_", None)
+                vars(self).pop("feature_names_in_", None)
             return X
         X = validate_data(
             self, X, reset=reset, accept_sparse="csr", allow_nd=True, dtype="numeric"

@@ -57,11 +57,14 @@ class Contender:
         respond to what they perceive.
     rng : numpy.random.Generator
         Draws the noise.
+    alpha : float, default=1.0
+        What a unit of the benefit is worth to a player.
     """
 
-    def __init__(self, net, players, benefit, noise, rng):
+    def __init__(self, net, players, benefit, noise, rng, alpha=1.0):
         self.net, self.players = net, players
         self.benefit, self.noise, self.rng = benefit, noise, rng
+        self.alpha = alpha
         self.kept = np.arange(players.n_players)
         self.departures, self.gates = [], None
         self.scores, self.last_utilities = None, None
@@ -72,7 +75,7 @@ class Contender:
         """A rival that goes its own way from here, by what it perceives."""
         rng = np.random.default_rng(seed)
         twin = twin_of(self.net)
-        rival = Contender(twin, self.players, self.benefit, noise, rng)
+        rival = Contender(twin, self.players, self.benefit, noise, rng, self.alpha)
         rival.kept, rival.departures = self.kept, list(self.departures)
         rival._gone_weights = self._gone_weights
         return rival
@@ -82,6 +85,13 @@ class Contender:
         """Players of each layer."""
         n_groups = len(self.players.groups)
         return np.bincount(self.players.group_of, minlength=n_groups)
+
+    @property
+    def prices(self):
+        """What the players of each layer paid last; 0 before anybody left."""
+        if self.departures:
+            return self.departures[-1].prices
+        return np.zeros(len(self.players.groups))
 
     def hold_zeros(self):
         """Keep single weights that left at 0, where the optimizer moved them."""
@@ -141,8 +151,12 @@ class Contender:
             groups=self.players.group_of,
             min_per_group=counts,
         )
-        stakes = benefits if self.gates is None else self.gates.marginal_benefits
-        prices = clearing_prices(stakes, counts, self.players.group_of)
+        stakes = self.alpha * benefits
+        if self.gates is not None:
+            stakes = self.gates.marginal_benefits
+        clearing = clearing_prices(stakes, counts, self.players.group_of)
+        # Where nobody leaves the last price holds, and staying is never paid for.
+        prices = np.where(counts < self.counts, np.maximum(clearing, 0), self.prices)
         if self.gates is not None:
             self.gates.set_prices(prices)
         self._drop(~keep, step, prices, batch)

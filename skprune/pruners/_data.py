@@ -202,5 +202,5 @@ def check_pair(X_val, y_val):
     if (X_val is None) != (y_val is None):
         given = "X_val" if y_val is None else "y_val"
         raise ValueError(f"only {given} was given; pass X_val and y_val together.")
-    if X_val is not None and not isinstance(X_val, dict):
-        check_consistent_length(X_val, y_val)
+    for part in X_val.values() if isinstance(X_val, dict) else [X_val]:
+        check_consistent_length(part, y_val)

@@ -14,18 +14,18 @@ from sklearn.base import _fit_context, is_classifier
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import _check_sample_weight, _num_samples
-from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
 from skprune.evaluation import (
-    CoalitionEvaluator,
     adapts,
+    batches_of,
     check_shrinkable,
     first_rows,
     last_linear,
     learns,
+    loss_of_samples,
     net_targets,
     take_rows,
-    task_of,
     transplant,
     weighted_samples,
 )
@@ -34,6 +34,7 @@ from skprune.networks import (
     ParticipationGame,
     evaluating,
     find_players,
+    masked,
     size_of,
     tensors_in,
 )
@@ -160,7 +161,7 @@ class BaseEquilibriumPruner(BasePruner):
     def _train(self, net, data):
         """Play the market while the net trains."""
         check_shrinkable(net)
-        _check_callbacks(net)
+        _check_callbacks(net, self.early_stopping)
         targets = net_targets(net, data.y)
         net.notify("on_train_begin", X=data.X, y=targets)
         example = first_rows(net, data.X)
@@ -168,8 +169,9 @@ class BaseEquilibriumPruner(BasePruner):
             players = find_players(net.module_, example, self._player_kinds())
             self._before = size_of(net.module_, example, players)
         rules = self._rules(players)
-        if data.sample_weight is not None and learns(net.criterion_):
-            # Each rival has a criterion of its own, and the net's alone is weighted.
+        is_weighted = data.sample_weight is not None and learns(net.criterion_)
+        if is_weighted or any(_changes_gradients(part) for _, part in net.callbacks_):
+            # Each rival has a criterion of its own, and callbacks hear of one net.
             rules = replace(rules, n_rivals=1)
         play = MarketPlay(
             net,
@@ -251,7 +253,9 @@ class BaseEquilibriumPruner(BasePruner):
         if np.ndim(value) == 0:
             owner = type(self).__name__
             total = as_count(name, value, before.sum(), floors.sum(), owner)
-            return scaled_split(before, total, floors, before)
+            enough = min(self._enough(), total // len(before))
+            low = np.maximum(floors, np.minimum(before, enough))
+            return scaled_split(before, total, low, before)
         counts = np.asarray(value)
         whole = counts.dtype.kind in "iu" and counts.shape == before.shape
         if not (whole and np.all((counts >= floors) & (counts <= before))):
@@ -261,6 +265,12 @@ class BaseEquilibriumPruner(BasePruner):
                 f"{before.tolist()}."
             )
         return counts.astype(np.intp)
+
+    def _enough(self):
+        """Units of a layer that can tell all classes apart, with one to spare."""
+        if not is_classifier(self):
+            return 1
+        return math.ceil(math.log2(len(self.classes_))) + 1
 
     def _course(self, net, data, rules):
         """When players leave, and how fast the net learns."""
@@ -309,6 +319,8 @@ class BaseEquilibriumPruner(BasePruner):
                 "learning rate."
             )
         winner, groups = play.winner, players.groups
+        # The samples that this one held out are none of its later trainings'.
+        net.set_params(train_split=self._train_split())
         self.estimator_ = transplant(net, net.module_)
         self.estimator_.history_ = net.history_
         self.players_ = winner.players
@@ -329,12 +341,15 @@ class BaseEquilibriumPruner(BasePruner):
         self._output_layer = last_linear(net.module_, example)
         after = size_of(net.module_, example, winner.players)
         self.size_report_ = {"before": self._before, "after": after}
-        self._look_at_the_end(net, data, rows, outputs, winner)
+        self._look_at_the_end(net, data, outputs, winner)
         return self
 
-    def _look_at_the_end(self, net, data, rows, outputs, winner):
+    def _train_split(self):
+        """How the net splits off validation samples by itself."""
+        return None
+
+    def _look_at_the_end(self, net, data, outputs, winner):
         """What no one gains any more by leaving, and whether the network is dead."""
-        X, y = take_rows(data.X, rows), data.y[rows]
         judged = _judged_rows(data)
         self.collapsed_ = has_one_answer(
             net.predict(take_rows(data.X_val, judged)), data.y_val[judged]
@@ -342,9 +357,19 @@ class BaseEquilibriumPruner(BasePruner):
         if self.collapsed_:
             warn_of_collapse(self, winner.players.n_players, stacklevel=7)
         is_played = len(outputs) == 1 and not winner.players.weights
-        self.leave_one_out_ = (
-            _leave_one_out(net, X, y, winner.players) if is_played else None
-        )
+        self.leave_one_out_ = None
+        if is_played:
+            # Everybody leaves once: fewer samples where there are many players.
+            some = _weighing_rows(data.sample_weight, len(data.y))
+            some = some[:: -(-len(some) * winner.players.n_players // _N_PLAYED)]
+            weight = data.sample_weight
+            self.leave_one_out_ = _leave_one_out(
+                net,
+                take_rows(data.X, some),
+                data.y[some],
+                winner.players,
+                None if weight is None else weight[some],
+            )
         self.exploitability_, n_dominated = self._at_rest(winner)
         self.dominated_fraction_ = n_dominated / len(self.support_)
 
@@ -369,8 +394,14 @@ class BaseEquilibriumPruner(BasePruner):
         return float(max(0.0, gains.max())), n_gone + int((gains > 0).sum())
 
 
-def _check_callbacks(net):
-    """Refuse callbacks that would put back weights of a larger network."""
+def _check_callbacks(net, early_stopping):
+    """Refuse callbacks that would put back weights of a larger network, or lack one."""
+    if early_stopping and "valid_loss" not in dict(net.callbacks_):
+        raise ValueError(
+            f"early_stopping=True judges by the validation loss, which this net does "
+            f"not keep with callbacks={net.callbacks!r}; leave skorch's own callbacks "
+            "on, or set early_stopping=False."
+        )
     for name, callback in net.callbacks_:
         if getattr(callback, "load_best", False):
             raise ValueError(
@@ -378,6 +409,11 @@ def _check_callbacks(net):
                 "and the best epoch may lie before players left; set it to False, and "
                 "use early_stopping=True of the pruner."
             )
+
+
+def _changes_gradients(callback):
+    """Whether a callback acts on gradients, such as one that clips them."""
+    return type(callback).on_grad_computed is not Callback.on_grad_computed
 
 
 def _has_schedule(net):
@@ -392,9 +428,13 @@ def _some_rows(n):
 
 def _judged_rows(data):
     """Numbers of some validation samples; of training samples those that count."""
-    rows = np.arange(len(data.y_val))
-    if data.X_val is data.X and data.sample_weight is not None:
-        rows = np.flatnonzero(data.sample_weight)
+    weight = data.sample_weight if data.X_val is data.X else None
+    return _weighing_rows(weight, len(data.y_val))
+
+
+def _weighing_rows(sample_weight, n):
+    """Numbers of some rows, of those whose weight is not 0."""
+    rows = np.arange(n) if sample_weight is None else np.flatnonzero(sample_weight)
     return rows[_some_rows(len(rows))]
 
 
@@ -406,19 +446,19 @@ def _price_table(departures, groups):
     return {"step": steps, **columns}
 
 
-def _leave_one_out(net, X, y, players):
-    """What the loss gains if one player is left out, exactly, on some samples."""
-    # Everybody leaves once: fewer samples where there are many players.
-    every = -(-len(y) * players.n_players // _N_PLAYED)
-    X, y = take_rows(X, slice(None, None, every)), y[::every]
-    payoff = "neg_mean_squared_error"
-    if task_of(net).kind != "regression":
-        payoff = "log_likelihood"
-    game = CoalitionEvaluator(
-        net, X, y, players=players, payoff=payoff, backend="batched"
-    )
-    everybody = np.ones((1, players.n_players), dtype=bool)
-    return game.flip(everybody)[0]
+def _leave_one_out(net, X, y, players, sample_weight):
+    """What the training loss gains if one player is left out, exactly."""
+    targets = torch.as_tensor(net_targets(net, y), device=net.device)
+
+    def loss(keep):
+        with masked(net.module_, players, keep):
+            outputs = [net.infer(batch) for batch in batches_of(net, X)]
+        return float(loss_of_samples(net, torch.cat(outputs), targets, sample_weight))
+
+    everybody = np.ones(players.n_players, dtype=bool)
+    with evaluating(net.module_), evaluating(net.criterion_), torch.no_grad():
+        alone = [loss(~row) for row in np.eye(players.n_players, dtype=bool)]
+        return np.array(alone) - loss(everybody)
 
 
 def _silent(*args):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from skorch import NeuralNetClassifier
 from skorch.dataset import Dataset
@@ -193,7 +193,12 @@ class BaseEquilibriumMLP(BaseEquilibriumPruner):
         return min(_MOST_DECAY, _TOTAL_DECAY / n_steps)
 
     def _callbacks(self):
-        return None if self.net_callbacks is None else list(self.net_callbacks)
+        if self.net_callbacks is None:
+            return None
+        callbacks = list(self.net_callbacks)
+        # The pruned net gets copies: what has none should fail before the training.
+        clone(callbacks, safe=False)
+        return callbacks
 
     def _player_kinds(self):
         return "neurons"
@@ -209,7 +214,8 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
         Neurons of each hidden layer before anybody leaves.
     n_players_to_keep : int, float, array-like of int or None, default=None
         Players of the pruned network: a number or a fraction, shared out in proportion
-        to the widths, or one number for each layer. None: those who want to stay at a
+        to the widths but with ``log2(n_classes) + 1`` at least for each layer, if there
+        are as many; or one number for each layer. None: those who want to stay at a
         fixed price, see Notes.
     min_per_layer : int, default=1
         Players that stay in each layer.
@@ -220,7 +226,10 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
         Weight of the benefit, and the prices of squared participation, of
         participation and of competition. "auto": a price that clears the market where
         there is a number to keep; else one that rises during the removals to the loss
-        of the untrained network over the number of its players.
+        of the untrained network over the number of its players. Only where
+        participations are played (``n_players_to_keep=None`` or
+        ``benefit="participation"``) does anybody pay `beta` and `eta`; `gamma` is paid
+        where there is no number to keep.
     benefit : {"curvature", "participation", "weight_norm"}, default="curvature"
         What staying is worth to a player where there is a number to keep: what the loss
         would gain if it left, to second order; what it contributes at a participation
@@ -263,8 +272,9 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
         from labels to weights, where labels that it does not name weigh 1; or
         "balanced", in inverse proportion to how often a class is met.
     net_callbacks : list of skorch.callbacks.Callback or None, default=None
-        Callbacks of the skorch net; a learning rate scheduler among them replaces the
-        course described under `lr`.
+        Callbacks of the skorch net, used as they are, so that what they note can be
+        read afterwards. A learning rate scheduler among them replaces the course
+        described under `lr`; with one that acts on gradients there are no rivals.
     condition_numbers : bool, default=False
         Whether to record condition numbers of the effective weights.
     device : str or torch.device, default="auto"
@@ -300,8 +310,8 @@ class EquilibriumPrunedMLP(ClassifierMixin, BaseEquilibriumMLP):
         Accuracy or R² right before and after the last removal, on validation samples
         or, where there are none, on training samples; fine-tuning follows.
     leave_one_out_ : ndarray of shape (n_players_left,)
-        What the loss of training samples gains if one survivor is left out, exactly, at
-        the end.
+        What the training loss gains, on some of its samples and by their weights, if
+        one survivor is left out, exactly, at the end.
     exploitability_ : float
         The most that one player would gain by moving alone: where participations were
         played, by its best response when the game ended; else by leaving now at the

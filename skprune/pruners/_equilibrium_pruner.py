@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import HasMethods
 from skorch.dataset import Dataset
@@ -12,6 +13,7 @@ from skorch.helper import predefined_split
 from skprune.evaluation import cut_batches, first_rows, net_targets
 from skprune.networks import evaluating, find_players
 from skprune.pruners._equilibrium import MARKET_CONSTRAINTS, BaseEquilibriumPruner
+from skprune.pruners._nets import net_of
 
 __all__ = ["EquilibriumPruner"]
 
@@ -29,7 +31,8 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         much the network narrowed (at most 7), and falls to 0 along a cosine.
     n_players_to_keep : int, float, array-like of int or None, default=None
         Players of the pruned network: a number or a fraction, shared out in proportion
-        to the widths, or one number for each layer. None: those who want to stay at a
+        to the widths but with ``log2(n_classes) + 1`` at least for each layer, if there
+        are as many; or one number for each layer. None: those who want to stay at a
         fixed price, see Notes.
     players : str or list of (kind, layer) pairs, default="neurons"
         Who plays: "neurons", "filters" or "weights"; see
@@ -44,7 +47,10 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         Weight of the benefit, and the prices of squared participation, of
         participation and of competition. "auto": a price that clears the market where
         there is a number to keep; else one that rises during the removals to the loss
-        of the untrained network over the number of its players.
+        of the untrained network over the number of its players. Only where
+        participations are played (``n_players_to_keep=None`` or
+        ``benefit="participation"``) does anybody pay `beta` and `eta`; `gamma` is paid
+        where there is no number to keep.
     benefit : {"curvature", "participation", "weight_norm"}, default="curvature"
         What staying is worth to a player where there is a number to keep: what the loss
         would gain if it left, to second order; what it contributes at a participation
@@ -101,8 +107,9 @@ class EquilibriumPruner(BaseEquilibriumPruner):
         Accuracy or R² right before and after the last removal, on validation samples
         or, where there are none, on training samples; fine-tuning follows.
     leave_one_out_ : ndarray of shape (n_players_left,) or None
-        What the loss of training samples gains if one survivor is left out, exactly, at
-        the end. None for single weights, and for modules of several outputs.
+        What the training loss gains, on some of its samples and by their weights, if
+        one survivor is left out, exactly, at the end. None for single weights, and for
+        modules of several outputs.
     exploitability_ : float
         The most that one player would gain by moving alone: where participations were
         played, by its best response when the game ended; else by leaving now at the
@@ -239,6 +246,9 @@ class EquilibriumPruner(BaseEquilibriumPruner):
             held_out = Dataset(data.X_val, net_targets(net, data.y_val))
             net.set_params(train_split=predefined_split(held_out))
         return net.initialize()
+
+    def _train_split(self):
+        return clone(net_of(self.estimator).train_split, safe=False)
 
     def _player_kinds(self):
         kinds = self.players

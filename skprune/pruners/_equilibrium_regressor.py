@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,13 @@ import torch
 from sklearn.base import RegressorMixin
 from skorch import NeuralNetRegressor
 
+from skprune.exceptions import SkpruneWarning
 from skprune.pruners._equilibrium_mlp import BaseEquilibriumMLP
 
 __all__ = ["EquilibriumPrunedMLPRegressor"]
+
+# Share of the spread of y that rounding may take.
+_LOST = 1e-3
 
 
 class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
@@ -35,7 +40,10 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
         Weight of the benefit, and the prices of squared participation, of
         participation and of competition. "auto": a price that clears the market where
         there is a number to keep; else one that rises during the removals to the loss
-        of the untrained network over the number of its players.
+        of the untrained network over the number of its players. Only where
+        participations are played (``n_players_to_keep=None`` or
+        ``benefit="participation"``) does anybody pay `beta` and `eta`; `gamma` is paid
+        where there is no number to keep.
     benefit : {"curvature", "participation", "weight_norm"}, default="curvature"
         What staying is worth to a player where there is a number to keep: what the loss
         would gain if it left, to second order; what it contributes at a participation
@@ -74,8 +82,9 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
     n_iter_no_change : int, default=5
         Epochs without improvement.
     net_callbacks : list of skorch.callbacks.Callback or None, default=None
-        Callbacks of the skorch net; a learning rate scheduler among them replaces the
-        course described under `lr`.
+        Callbacks of the skorch net, used as they are, so that what they note can be
+        read afterwards. A learning rate scheduler among them replaces the course
+        described under `lr`; with one that acts on gradients there are no rivals.
     condition_numbers : bool, default=False
         Whether to record condition numbers of the effective weights.
     device : str or torch.device, default="auto"
@@ -111,8 +120,8 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
         Accuracy or R² right before and after the last removal, on validation samples
         or, where there are none, on training samples; fine-tuning follows.
     leave_one_out_ : ndarray of shape (n_players_left,)
-        What the loss of training samples gains if one survivor is left out, exactly, at
-        the end.
+        What the training loss gains, on some of its samples and by their weights, if
+        one survivor is left out, exactly, at the end.
     exploitability_ : float
         The most that one player would gain by moving alone: where participations were
         played, by its best response when the game ended; else by leaving now at the
@@ -124,8 +133,6 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
     collapsed_ : bool
         Whether the network gives the same values for all validation samples, or for
         training samples where there are no others. A warning says so.
-    classes_ : ndarray of shape (n_classes,)
-        Labels, for a classifier.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of str
@@ -195,6 +202,17 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
         variance = np.average((data.y - self._center) ** 2, axis=0, weights=weights)
         spread = np.sqrt(variance)
         self._spread = np.where(spread > 0, spread, 1.0)
+        # The output layer adds the mean in single precision.
+        lost = np.spacing(np.abs(self._center).astype(np.float32)) > _LOST * spread
+        if np.any(lost & (spread > 0)):
+            warnings.warn(
+                f"y has mean {np.ravel(self._center)[lost][0]:.9g} and standard "
+                f"deviation {np.ravel(spread)[lost][0]:.3g}, which single precision "
+                "cannot hold together; take the mean off, by "
+                "sklearn.compose.TransformedTargetRegressor for instance.",
+                SkpruneWarning,
+                stacklevel=7,
+            )
         y, y_val, y_game = (
             ((part - self._center) / self._spread).astype(np.float32)
             for part in (data.y, data.y_val, data.y_game)

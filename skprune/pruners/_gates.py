@@ -102,6 +102,8 @@ class Gates:
         }
         values = self.gates.values.detach()[kept]
         self._mean_benefit = self._mean_benefit[kept]
+        if self.last_utilities is not None:
+            self.last_utilities = self.last_utilities.of(kept)
         gamma = self.game.gamma
         if isinstance(gamma, torch.Tensor):
             self.game = replace(self.game, gamma=gamma[kept])

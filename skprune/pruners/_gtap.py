@@ -83,7 +83,7 @@ class GTAPPruner(BasePruner):
         "reconstruction": layer by layer from the output backwards, a coalition earns
         the variance of the next pre-activations that it still explains after linear
         repair, and the split over layers is chosen by validation payoff. Or any payoff
-        of `CoalitionEvaluator`, measured on validation samples.
+        of `CoalitionEvaluator`, on validation samples; metrics are played slowly.
     players : str or list of (kind, layer) pairs, default="neurons"
         Who plays; see `skprune.networks.find_players`.
     min_per_layer : int, default=1

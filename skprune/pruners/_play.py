@@ -108,7 +108,8 @@ class MarketPlay(Callback):
         self.sample_weight = None if is_even else sample_weight
         rng = np.random.default_rng(rules.seed)
         # The first rival perceives its benefits as they are.
-        self.contenders = [Contender(net, players, rules.benefit, 0.0, rng)]
+        first = Contender(net, players, rules.benefit, 0.0, rng, rules.game.alpha)
+        self.contenders = [first]
         self.step = 0
         self.before = self.winner.counts
         self.is_pruning = rules.counts is None or not np.array_equal(
@@ -186,6 +187,11 @@ class MarketPlay(Callback):
 
     def finish(self, net):
         """Clear the market at once, where a training ended before its course."""
+        if self._samples is None:
+            raise ValueError(
+                "a callback ended the training before its first epoch, so that nothing "
+                "was learned; take it out of the callbacks."
+            )
         if self.is_pruning and self.step < self.course.last:
             self.step = self.course.last
             self._remove()

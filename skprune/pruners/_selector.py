@@ -56,9 +56,10 @@ class PowerIndexSelector(ReportingMixin, SelectorMixin, Documented, BaseEstimato
     """Select features by their power index in a trained net.
 
     Trains the net on all features (unless it is frozen), lets these play a coalitional
-    game, in which absent features are 0 (of a dense X: have their mean), and keeps
-    those that are worth most: columns of a table, or words of a vocabulary. A sparse X
-    is never made dense, and costs by what it stores: 50,000 words take a minute or two.
+    game, in which absent features are 0 (of a dense X: have their mean, where the first
+    layer has a bias and reads X as it is), and keeps those that are worth most: columns
+    of a table, or words of a vocabulary. A sparse X is never made dense, and costs by
+    what it stores: 50,000 words take a minute or two.
 
     Parameters
     ----------

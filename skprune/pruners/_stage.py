@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -60,6 +61,33 @@ _QUICK_SAMPLES = 4096
 _QUICK_REPAIR = {"n_rectified": 2, "max_iter": 12}
 
 
+class _Threads:
+    """Numbers of threads of the process, limited while any fit wants one alone."""
+
+    def __init__(self):
+        self._lock, self._n_fits = threading.Lock(), 0
+
+    def limit(self):
+        # A thread that was never asked takes what another one set last.
+        n_threads = torch.get_num_threads()
+        with self._lock:
+            if self._n_fits == 0:
+                self._before = n_threads
+                self._blas = threadpool_limits(limits=1)
+            self._n_fits += 1
+        torch.set_num_threads(1)
+
+    def restore(self):
+        with self._lock:
+            self._n_fits -= 1
+            if self._n_fits == 0:
+                self._blas.restore_original_limits()
+        torch.set_num_threads(self._before)
+
+
+_THREADS = _Threads()
+
+
 @contextmanager
 def one_thread():
     """One thread for torch and BLAS: the matrices of a search are small.
@@ -67,13 +95,11 @@ def one_thread():
     Threads that wait for each other on them cost up to a hundred times the work, and
     sums in another order would make results depend on the machine.
     """
-    n_threads = torch.get_num_threads()
-    with threadpool_limits(limits=1):
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(n_threads)
+    _THREADS.limit()
+    try:
+        yield
+    finally:
+        _THREADS.restore()
 
 
 def check_playable(net, data, players, payoffs):

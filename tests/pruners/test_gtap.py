@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import threading
 import warnings
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import nn
 
 from skprune import GTAPPruner
 from skprune.exceptions import SkpruneWarning
+from skprune.pruners._stage import one_thread
 from skprune.scorers import BanzhafScorer, ShapleyScorer
 from skprune.strategies import (
     IteratedBuilding,
@@ -580,3 +582,30 @@ def test_no_warnings_on_a_normal_fit(digits, digits_net):
         GTAPPruner(FrozenEstimator(digits_net), n_players_to_keep=9).fit(
             digits[0], digits[2]
         )
+
+
+def test_fits_side_by_side_leave_torch_its_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    inside, left = threading.Event(), threading.Event()
+
+    def longer():
+        with one_thread():
+            inside.set()
+            left.wait(10)
+            seen.append(torch.get_num_threads())
+        seen.append(torch.get_num_threads())
+
+    seen = []
+    worker = threading.Thread(target=longer)
+    try:
+        with one_thread():
+            worker.start()
+            inside.wait(10)
+        seen.append(torch.get_num_threads())
+        left.set()
+        worker.join()
+        assert seen == [2, 1, 2]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

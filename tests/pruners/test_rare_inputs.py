@@ -1,7 +1,9 @@
 """What is legal and rare works, and what is refused leaves the pruner what it was."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, load_iris
 from skorch import NeuralNetClassifier
@@ -122,3 +124,30 @@ def test_a_y_that_is_too_short_is_called_that(iris):
     X, y = iris
     with pytest.raises(ValueError, match="X has 150 samples where y has 50"):
         GTAPPruner(quick()).fit(X, y[:50])
+
+
+def test_numbers_of_columns_are_those_of_the_last_fit(iris):
+    X, y = iris
+    pruner = GTAPPruner(quick(), n_players_to_keep=6, random_state=0)
+    pruner.fit(pd.DataFrame(X, columns=list("abcd")), y)
+    pruner.fit(torch.from_numpy(X[:, :2].astype(np.float16)), y)
+    assert not hasattr(pruner, "feature_names_in_")
+    assert pruner.predict(X[:, :2]).shape == (150,)
+
+
+def test_parts_of_a_validation_set_are_of_one_length(iris):
+    X, y = iris
+    net = NeuralNetClassifier(TwoParts(), criterion=nn.CrossEntropyLoss, verbose=0)
+    parts = {"left": X[:, :2], "right": X[:, 2:]}
+    pruner = GTAPPruner(net, n_players_to_keep=6, random_state=0)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        pruner.fit(parts, y, X_val=parts, y_val=y[:50])
+
+
+class TwoParts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, left, right):
+        return self.out(self.hidden(torch.cat([left, right], dim=1)).relu())
