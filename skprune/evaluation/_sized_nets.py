@@ -164,6 +164,9 @@ class _SizedByData(Documented):
         """Remember the columns that this net, and no pruner around it, is given."""
         if not _is_opaque(X):
             validate_data(self, X, reset=True, skip_check_array=True)
+            return
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
 
     def _size(self, X, y):
         """Take the widths, where the module is still to be built, and class weights."""

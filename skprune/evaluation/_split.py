@@ -220,8 +220,11 @@ class LayerTracer(fx.Tracer):
     def is_leaf_module(self, module, qualified_name):
         if isinstance(module, ColumnSelection) or qualified_name in self._layers:
             return True
-        forward = type(module).forward.__module__
-        return forward.startswith("torch.nn.") and not isinstance(module, nn.Sequential)
+        forward = type(module).forward
+        is_torchs = forward.__module__.startswith(("torch.nn.", "torch.ao.nn."))
+        # A forward of the module's own is no method of its class.
+        own = nn.Sequential.forward, nn.Module.forward
+        return is_torchs and forward not in own
 
 
 def _strip_softmax(graph, module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
@@ -21,7 +20,7 @@ from skprune.evaluation._memory import (
     release_memory,
 )
 from skprune.evaluation._triton_tail import DeviceTail
-from skprune.exceptions import SkpruneWarning
+from skprune.exceptions import warn_user
 
 __all__ = ["TritonBackend"]
 
@@ -117,12 +116,10 @@ class TritonBackend:
         units = not (split.players.weights or split.players.layers)
         expected = links is not None and has_kernel(payoff) and units
         if fault and expected and features[0].device.type == "cuda":
-            warnings.warn(
+            warn_user(
                 f"the net plays on {features[0].device} by masked forward passes, and "
                 f"not by the faster Triton kernels: {fault}. With backend='batched' it "
                 "does so in silence.",
-                SkpruneWarning,
-                stacklevel=3,
             )
         return backend
 

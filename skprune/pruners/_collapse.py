@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from skprune.exceptions import SkpruneWarning
+from skprune.exceptions import warn_user
 
 __all__ = ["has_one_answer", "warn_of_collapse"]
 
@@ -35,7 +33,7 @@ def has_one_answer(predicted, y):
     return bool(spread <= _SAME * (1 + np.abs(predicted).max()))
 
 
-def warn_of_collapse(pruner, n_players, stacklevel=6):
+def warn_of_collapse(pruner, n_players):
     """Say that a network collapsed, and what helps.
 
     Parameters
@@ -44,8 +42,6 @@ def warn_of_collapse(pruner, n_players, stacklevel=6):
         Whose network it is.
     n_players : int
         How many players are left.
-    stacklevel : int, default=6
-        Frames from here to who called `fit`.
     """
     name, classes = type(pruner).__name__, getattr(pruner, "classes_", None)
     answer = "gives the same output for every sample"
@@ -60,9 +56,7 @@ def warn_of_collapse(pruner, n_players, stacklevel=6):
         cure = f"lower the prices gamma and beta, {cure}"
     if getattr(pruner, "repair", None) == "none":
         cure = f"set repair='layers', {cure}"
-    warnings.warn(
+    warn_user(
         f"the pruned network of {name} with {n_players} players {answer}: it "
         f"collapsed. What helps: {cure}.",
-        SkpruneWarning,
-        stacklevel=stacklevel,
     )

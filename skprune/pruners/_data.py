@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -14,7 +13,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from skprune.evaluation import take_rows
-from skprune.exceptions import SkpruneWarning
+from skprune.exceptions import warn_user
 
 __all__ = ["FitData", "check_table", "check_targets", "encode", "split_data"]
 
@@ -151,13 +150,11 @@ def split_data(X, y, X_val, y_val, fraction, classes, seed, frozen, sample_weigh
     # R² of one value says nothing.
     n_val = max(n_classes if is_classifier else min(2, n - 1), round(fraction * n))
     if n - n_val < n_classes or counts.min() < 2:
-        warnings.warn(
+        warn_user(
             f"no hold-out is possible: validation_fraction={fraction!r} of {n} samples "
             f"would leave {n - n_val} for training, of {n_classes} classes, the rarest "
             f"with {counts.min()} in all; the network is judged on the samples that "
             "train it. Pass X_val and y_val, or another fraction.",
-            SkpruneWarning,
-            stacklevel=6,
         )
         return FitData(X, y, X, y, X, y, sample_weight)
     train, held = train_test_split(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from contextlib import suppress
 from dataclasses import replace
 from numbers import Integral, Real
@@ -29,7 +28,7 @@ from skprune.evaluation import (
     transplant,
     weighted_samples,
 )
-from skprune.exceptions import SkpruneWarning
+from skprune.exceptions import warn_user
 from skprune.networks import (
     ParticipationGame,
     evaluating,
@@ -218,11 +217,9 @@ class BaseEquilibriumPruner(BasePruner):
                 "training, such as (0.05, 0.1): players leave between them."
             )
         if self.utility == "ascent":
-            warnings.warn(
+            warn_user(
                 "utility='ascent' rewards players that raise the loss, as equations "
                 "(16) to (18) are printed; it destroys most networks. Use 'descent'.",
-                SkpruneWarning,
-                stacklevel=6,
             )
 
     def _rules(self, players):
@@ -355,7 +352,7 @@ class BaseEquilibriumPruner(BasePruner):
             net.predict(take_rows(data.X_val, judged)), data.y_val[judged]
         )
         if self.collapsed_:
-            warn_of_collapse(self, winner.players.n_players, stacklevel=7)
+            warn_of_collapse(self, winner.players.n_players)
         is_played = len(outputs) == 1 and not winner.players.weights
         self.leave_one_out_ = None
         if is_played:

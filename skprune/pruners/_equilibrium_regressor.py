@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from sklearn.base import RegressorMixin
 from skorch import NeuralNetRegressor
 
-from skprune.exceptions import SkpruneWarning
+from skprune.exceptions import warn_user
 from skprune.pruners._equilibrium_mlp import BaseEquilibriumMLP
 
 __all__ = ["EquilibriumPrunedMLPRegressor"]
@@ -205,13 +204,11 @@ class EquilibriumPrunedMLPRegressor(RegressorMixin, BaseEquilibriumMLP):
         # The output layer adds the mean in single precision.
         lost = np.spacing(np.abs(self._center).astype(np.float32)) > _LOST * spread
         if np.any(lost & (spread > 0)):
-            warnings.warn(
+            warn_user(
                 f"y has mean {np.ravel(self._center)[lost][0]:.9g} and standard "
                 f"deviation {np.ravel(spread)[lost][0]:.3g}, which single precision "
                 "cannot hold together; take the mean off, by "
                 "sklearn.compose.TransformedTargetRegressor for instance.",
-                SkpruneWarning,
-                stacklevel=7,
             )
         y, y_val, y_game = (
             ((part - self._center) / self._spread).astype(np.float32)

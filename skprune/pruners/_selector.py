@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import ClassVar
 
@@ -23,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skprune.base import Documented
 from skprune.evaluation import resolve_payoff, task_of, weight_norm_scores
-from skprune.exceptions import SkpruneWarning
+from skprune.exceptions import warn_user
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import (
     POWER_INDICES,
@@ -250,12 +249,10 @@ class PowerIndexSelector(ReportingMixin, SelectorMixin, Documented, BaseEstimato
                 scores = scorer.estimate(step.watched(game, in_parts=on_cpu))
             step.met_target(scores)
         if not scores.values.any():
-            warnings.warn(
+            warn_user(
                 f"no feature is worth anything by payoff={game.payoff.name!r}: the net "
                 "answers the same with and without them, and those of the largest "
                 "weights are selected. Train it for longer, or scale X.",
-                SkpruneWarning,
-                stacklevel=5,
             )
         return scores
 

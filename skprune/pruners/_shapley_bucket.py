@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
@@ -20,7 +19,7 @@ from sklearn.utils._param_validation import (
 )
 
 from skprune.evaluation import REPAIRS, last_linear, transplant
-from skprune.exceptions import SkpruneWarning
+from skprune.exceptions import warn_user
 from skprune.networks import size_of
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import STRATEGIES, is_reconstruction
@@ -315,12 +314,10 @@ class ShapleyBucketPruner(BasePruner):
                 "that there is; give a fraction, such as 0.95 for 95 %."
             )
         if self._score_name() == "r2" and (data.y_val == data.y_val[:1]).all():
-            warnings.warn(
+            warn_user(
                 "the validation samples have one value of y, so that R² is the same "
                 "for every network and the smallest one holds; give X_val and y_val "
                 "that differ, or another scoring.",
-                SkpruneWarning,
-                stacklevel=5,
             )
         net = self._rehearse(data)
         if net is not None:

@@ -1,6 +1,5 @@
 """What a scorer is: an object that says what each player of a game is worth."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skprune.base import Documented
-from skprune.exceptions import ConvergenceWarning
+from skprune.exceptions import ConvergenceWarning, warn_user
 from skprune.games import Game, as_game
 from skprune.scorers._exact import MAX_EXACT_PLAYERS, exact_values
 from skprune.scorers._sampling import MarginalMeans, Sampling, TooFewSamplesError
@@ -300,13 +299,12 @@ class PowerIndexScorer(Documented, BaseEstimator, ABC):
         spent = sampling.fixed_cost + n_units * sampling.unit_cost
         missed = reason is None and rule.misses(errors)
         if missed:
-            warnings.warn(
+            warn_user(
                 f"the budget of n_evaluations={spent} was spent before "
                 f"tol={self.tol} or stable_ranking={self.stable_ranking} was reached; "
                 f"the largest standard error is {errors.max():.3g}. Raise "
                 "n_evaluations or ask for less.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         return PlayerScores(
             values=values,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
 from skorch.dataset import Dataset
 from torch import nn
@@ -20,6 +21,7 @@ from skprune import (
     mlp_regressor,
 )
 from skprune.evaluation import CoalitionEvaluator
+from skprune.exceptions import SkpruneWarning
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +153,24 @@ class TwoParts(nn.Module):
 
     def forward(self, left, right):
         return self.out(self.hidden(torch.cat([left, right], dim=1)).relu())
+
+
+WARNED = {
+    "gtap": GTAPPruner(quick(), random_state=0),
+    "bucket": ShapleyBucketPruner(quick(), random_state=0),
+    "equilibrium": EquilibriumPrunedMLP(
+        (16,), max_epochs=3, early_stopping=True, random_state=0
+    ),
+    "around a net": EquilibriumPruner(quick(), early_stopping=True, random_state=0),
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda pruner: pruner, make_pipeline])
+@pytest.mark.parametrize("pruner", WARNED.values(), ids=WARNED)
+def test_warnings_point_to_the_line_of_the_user(pruner, wrap, iris):
+    X, y = iris
+    # The rarest class has one sample, so that nothing can be held out.
+    rows = np.r_[:60, 100]
+    with pytest.warns(SkpruneWarning, match="no hold-out is possible") as seen:
+        wrap(clone(pruner)).fit(X[rows], y[rows])
+    assert {warning.filename for warning in seen} == {__file__}
