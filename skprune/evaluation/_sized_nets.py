@@ -12,7 +12,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.utils import to_numpy
 from torch import nn
 
-from skprune.base import Documented
+from skprune.base import Documented, forget_columns
 from skprune.evaluation._class_weights import class_weights_of
 
 __all__ = ["SizedNetClassifier", "SizedNetRegressor", "leave_out_defaults"]
@@ -162,11 +162,10 @@ class _SizedByData(Documented):
 
     def _take_note(self, X, y):
         """Remember the columns that this net, and no pruner around it, is given."""
-        if not _is_opaque(X):
+        if _is_opaque(X):
+            forget_columns(self)
+        else:
             validate_data(self, X, reset=True, skip_check_array=True)
-            return
-        for name in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
 
     def _size(self, X, y):
         """Take the widths, where the module is still to be built, and class weights."""

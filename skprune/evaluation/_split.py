@@ -184,22 +184,14 @@ class LayerTracer(fx.Tracer):
 
     Parameters
     ----------
-    players : Players, default=None
+    players : Players
         Layers that they are, are read by or pass are kept whole too.
     """
 
-    def __init__(self, players=None):
+    def __init__(self, players):
         super().__init__()
-        self._layers = frozenset()
-        if players is not None:
-            self._layers = frozenset(
-                [
-                    *players.layers,
-                    *players.consumers,
-                    *players.weights,
-                    *players.normalizations,
-                ]
-            )
+        parts = players.layers, players.consumers, players.weights
+        self._layers = frozenset().union(*parts, players.normalizations)
 
     def trace(self, root, *args, **kwargs):
         # fx patches nn.Module for all threads while it traces.

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from skprune.base import warn_user
 from skprune.evaluation._graph import linear_chain
 from skprune.evaluation._lanes import LANES
 from skprune.evaluation._linear_tail import chain_fault, has_kernel, tail_of_chain
@@ -20,7 +21,6 @@ from skprune.evaluation._memory import (
     release_memory,
 )
 from skprune.evaluation._triton_tail import DeviceTail
-from skprune.exceptions import warn_user
 
 __all__ = ["TritonBackend"]
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sklearn.feature_selection import RFE
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+from skprune.base import asked_estimator
 
 __all__ = ["Opened", "opened"]
 
@@ -69,16 +70,9 @@ def _open(found):
         return found
     if isinstance(estimator, Pipeline):
         return _open_pipeline(found)
-    inside = ("best_estimator_", "estimator_", "regressor_")
-    name = (
-        "estimator"
-        if isinstance(estimator, FrozenEstimator)
-        else next((name for name in inside if hasattr(estimator, name)), None)
-    )
-    if name is None or hasattr(estimator, "estimators_"):
-        # An ensemble's `estimator_` is a template, and none of those that are asked.
+    inner = asked_estimator(estimator)
+    if inner is None:
         return None
-    inner = getattr(estimator, name)
     if isinstance(estimator, RFE):
         return _open(_behind(estimator, found, inner))
     return _open(replace(found, estimator=inner))
@@ -97,7 +91,7 @@ def _open_pipeline(found):
 
 
 def _behind(front, found, step):
-    """A step, with what is in front of it makes of X and of its features."""
+    """A step, with what its front makes of X and of its features."""
     X = None if found.X is None else front.transform(found.X)
     return Opened(step, X, _names_out(front, found.feature_names))
 

@@ -4,10 +4,10 @@ import sys
 
 from scipy import sparse
 from sklearn.feature_selection import RFE, SelectorMixin
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skprune.base import asked_estimator
 from skprune.evaluation import SparseRows, first_rows
 
 __all__ = ["batch_of", "pruners_in", "sizes_before_and_after"]
@@ -44,9 +44,7 @@ def batch_of(pruner, X):
 
 def _walk(estimator, X):
     """Yield the pruners inside, in the order in which they are asked."""
-    if isinstance(estimator, FrozenEstimator):
-        yield from _walk(estimator.estimator, X)
-    elif isinstance(estimator, Pipeline):
+    if isinstance(estimator, Pipeline):
         last = estimator.steps[-1][1]
         for _, step in estimator.steps:
             if step is None or step == "passthrough":
@@ -56,14 +54,11 @@ def _walk(estimator, X):
                 yield from _walk(step, X)
             if X is not None and step is not last:
                 X = step.transform(X)
-    elif not hasattr(estimator, "predict") or hasattr(estimator, "estimators_"):
-        # An ensemble's `estimator_` is a template, and none of those that are asked.
+    elif not hasattr(estimator, "predict"):
         return
-    elif hasattr(estimator, "size_report_"):
+    elif "size_report_" in vars(estimator):
         yield estimator, X
-    else:
+    elif (inner := asked_estimator(estimator)) is not None:
         if isinstance(estimator, RFE) and X is not None:
             X = estimator.transform(X)
-        for name in ("best_estimator_", "estimator_", "regressor_"):
-            if hasattr(estimator, name):
-                yield from _walk(getattr(estimator, name), X)
+        yield from _walk(inner, X)

@@ -1,6 +1,6 @@
 """The participation game: what each player gains and pays for taking part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -185,13 +185,8 @@ class PlayerUtilities:
         -------
         PlayerUtilities
         """
-        fields = (self.s, self.marginal_benefit, self.curvature, self.price)
-        return PlayerUtilities(
-            *(
-                part[players] if isinstance(part, torch.Tensor) and part.ndim else part
-                for part in (*fields, self.rivalry)
-            )
-        )
+        own = {k: v for k, v in vars(self).items() if getattr(v, "ndim", 0)}
+        return replace(self, **{k: v[players] for k, v in own.items()})
 
     def benefit(self, t=None):
         """Benefit of participation, equation (9).

@@ -56,11 +56,13 @@ def _check_type(name, part):
         parametrize.is_parametrized(part) or hasattr(part, "weight_g")
     ):
         kind = "parametrized weights"
-    computed = [name for name in vars(part)["_parameters"] if name.endswith("_orig")]
-    if computed:
+    for own in part._parameters:
+        # A hook leaves what it computes among the plain attributes.
+        if not (own.endswith("_orig") and own.removesuffix("_orig") in vars(part)):
+            continue
         raise UnsupportedNetworkError(
             f"Layer {name!r} ({type(part).__name__}) computes its weights from "
-            f"{computed[0]!r} in a hook, as torch.nn.utils.prune does; make what it "
+            f"{own!r} in a hook, as torch.nn.utils.prune does; make what it "
             "gave permanent, by torch.nn.utils.prune.remove or remove_spectral_norm."
         )
     if kind is not None:

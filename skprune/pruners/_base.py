@@ -22,7 +22,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
-from skprune.base import Documented
+from skprune.base import Documented, forget_columns
 from skprune.evaluation import (
     check_net,
     check_threshold,
@@ -389,9 +389,7 @@ class BasePruner(ReportingMixin, TransformerMixin, Documented, BaseEstimator):
             X = X.detach().to(torch.promote_types(X.dtype, torch.float32)).numpy()
         if isinstance(X, passed) and not sparse.issparse(X):
             if reset:
-                # Those of an earlier fit say nothing of these samples.
-                vars(self).pop("n_features_in_", None)
-                vars(self).pop("feature_names_in_", None)
+                forget_columns(self)
             return X
         X = validate_data(
             self, X, reset=reset, accept_sparse="csr", allow_nd=True, dtype="numeric"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skprune.exceptions import warn_user
+from skprune.base import warn_user
 
 __all__ = ["has_one_answer", "warn_of_collapse"]
 

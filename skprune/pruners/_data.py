@@ -12,8 +12,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from skprune.base import warn_user
 from skprune.evaluation import take_rows
-from skprune.exceptions import warn_user
 
 __all__ = ["FitData", "check_table", "check_targets", "encode", "split_data"]
 

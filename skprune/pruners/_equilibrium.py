@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import _check_sample_weight, _num_samples
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
+from skprune.base import warn_user
 from skprune.evaluation import (
     adapts,
     batches_of,
@@ -28,7 +29,6 @@ from skprune.evaluation import (
     transplant,
     weighted_samples,
 )
-from skprune.exceptions import warn_user
 from skprune.networks import (
     ParticipationGame,
     evaluating,

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import RegressorMixin
 from skorch import NeuralNetRegressor
 
-from skprune.exceptions import warn_user
+from skprune.base import warn_user
 from skprune.pruners._equilibrium_mlp import BaseEquilibriumMLP
 
 __all__ = ["EquilibriumPrunedMLPRegressor"]

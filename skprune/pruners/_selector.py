@@ -20,9 +20,8 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skprune.base import Documented
+from skprune.base import Documented, warn_user
 from skprune.evaluation import resolve_payoff, task_of, weight_norm_scores
-from skprune.exceptions import warn_user
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import (
     POWER_INDICES,

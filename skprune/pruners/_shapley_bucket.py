@@ -18,8 +18,8 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 
+from skprune.base import warn_user
 from skprune.evaluation import REPAIRS, last_linear, transplant
-from skprune.exceptions import warn_user
 from skprune.networks import size_of
 from skprune.pruners._base import BasePruner
 from skprune.pruners._choices import STRATEGIES, is_reconstruction

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skprune.base import Documented
-from skprune.exceptions import ConvergenceWarning, warn_user
+from skprune.base import Documented, warn_user
+from skprune.exceptions import ConvergenceWarning
 from skprune.games import Game, as_game
 from skprune.scorers._exact import MAX_EXACT_PLAYERS, exact_values
 from skprune.scorers._sampling import MarginalMeans, Sampling, TooFewSamplesError
