@@ -77,3 +77,9 @@ def test_pruning_masks_of_torch_are_made_permanent_first():
         find_players(module, batch(0))
     prune.remove(module[0], "weight")
     assert find_players(module, batch(0)).n_players == 8
+
+
+def test_a_parameter_of_that_name_that_no_hook_reads_is_let_be():
+    module = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
+    module[2].register_parameter("scale_orig", nn.Parameter(torch.ones(1)))
+    assert find_players(module, batch(0)).n_players == 8
