@@ -39,16 +39,18 @@ class MaskBench:
         self.sizes = [max(least, round(fraction * n)) for fraction in fractions]
 
     def scores(self, masks, repair="none"):
-        """Test accuracy, or R², of each mask; repaired in the better of both ways.
+        """Test accuracy, or R², of each mask; repaired in the best of all ways.
 
-        The better on the test samples, in favour of those that it is compared with.
+        The best on the test samples, in favour of those that it is compared with.
         """
         ways = (False, True) if repair == "layers" else (False,)
         return [max(self._score(mask, repair, way) for way in ways) for mask in masks]
 
     def _score(self, mask, repair, opened):
-        repaired = self.repairer.repaired(mask, repair, opened)
-        return played_payoff(repaired, self.test, self.task, self.payoff)
+        return self._judge(self.repairer.repaired(mask, repair, opened, self._judge))
+
+    def _judge(self, split):
+        return played_payoff(split, self.test, self.task, self.payoff)
 
     def baselines(self, seed):
         """Yield (method, masks) for scores that need no game."""

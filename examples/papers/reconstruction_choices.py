@@ -3,7 +3,9 @@
 LeNet5 on MNIST, test accuracy after the same closed-form repair, for a twentieth, a
 tenth and .225 of the players:
 
-- how the players are split over the layers: searched, by square roots, in proportion;
+- how the players are split over the layers: as their games say, or clearly better by
+  the validation payoff (the default); as their games say; by the validation payoff
+  alone; by square roots; in proportion;
 - how they are found in a layer's reconstruction game: greedily, with swaps after it, by
   Shapley values once or step by step;
 - what a layer has to explain: the next layer, the outputs, or both;
@@ -24,14 +26,20 @@ from _mnist import load_mnist
 from gtap_lenet5 import LeNet5, train
 
 from skprune import CoalitionEvaluator
-from skprune.evaluation import LayerGames, Repairer, Samples, resolve_payoff
-from skprune.evaluation import played_payoff as play
+from skprune.evaluation import (
+    LayerGames,
+    Repairer,
+    Samples,
+    resolve_payoff,
+    sample_logits,
+)
 from skprune.scorers import ShapleyScorer
 from skprune.strategies import (
     IteratedBuilding,
     IteratedPruning,
     SwapRefinement,
     TopN,
+    scaled_split,
     search_allocation,
 )
 
@@ -70,26 +78,42 @@ class Choices(MaskBench):
         )
 
     def searched(self, pick, games=None):
-        """A mask for each size, the split over layers chosen by validation payoff."""
+        """A mask for each size; other splits than the games' where clearly better."""
         games = games or self.games
+        for size in self.sizes:
+            start = games.allocate(size)
+            before = self.earned(games.select(start, pick))
+
+            def gain(counts, before=before):
+                gains = self.earned(games.select(counts, pick)) - before
+                return gains.mean() - gains.std() / len(gains) ** 0.5
+
+            yield games.select(self.split(gain, size, [start]), pick)
+
+    def by_payoff(self, pick):
+        """A mask for each size, the split of the highest validation payoff."""
 
         def payoff(counts):
-            repaired = self.quick.repaired(games.select(counts, pick))
-            return play(repaired, self.valid, self.task, self.judge)
+            return self.earned(self.games.select(counts, pick)).mean()
 
         for size in self.sizes:
-            split = search_allocation(payoff, size, self.capacities, max_evaluations=20)
-            yield games.select(split, pick)
+            yield self.games.select(self.split(payoff, size), pick)
+
+    def split(self, payoff, size, starts=()):
+        """The best of twenty splits of a size."""
+        return search_allocation(
+            payoff, size, self.capacities, starts=starts, max_evaluations=20
+        )
+
+    def earned(self, mask):
+        """What the repaired network earns by each validation sample."""
+        logits = sample_logits(self.quick.repaired(mask), self.valid, self.task)
+        return self.judge.per_sample(logits, self.valid.targets).double().numpy()
 
     def fixed(self, weights):
         """A greedy mask for each size, the split in proportion to weights."""
         for size in self.sizes:
-            share = size * weights / weights.sum()
-            counts = np.maximum(1, np.minimum(np.floor(share), self.capacities))
-            counts = counts.astype(int)
-            while counts.sum() < size:
-                room = np.where(counts < self.capacities, share - counts, -np.inf)
-                counts[room.argmax()] += 1
+            counts = scaled_split(weights, size, 1, self.capacities)
             yield self.games.select(counts, greedy)
 
 
@@ -116,7 +140,10 @@ def by_shapley(search):
 
 def choices(bench, net, data):
     """Yield (choice, masks)."""
-    yield "greedy, split searched (default)", list(bench.searched(greedy))
+    yield "greedy (default)", list(bench.searched(greedy))
+    splits = [bench.games.allocate(size) for size in bench.sizes]
+    yield "the games' split", [bench.games.select(split, greedy) for split in splits]
+    yield "split by payoff alone", list(bench.by_payoff(greedy))
     yield "split by square roots", list(bench.fixed(np.sqrt(bench.capacities)))
     yield "split in proportion", list(bench.fixed(bench.capacities * 1.0))
     yield "greedy, then swaps in the game", list(bench.searched(swapped))
@@ -161,7 +188,7 @@ def main(seeds):
             print(seed, name, table[name][-1], flush=True)
             start = time.perf_counter()
         bench = Choices(net, data, FILTERS, n_train=10000)
-        name = "filters: greedy, split searched (default)"
+        name = "filters: greedy (default)"
         table.setdefault(name, []).append(
             bench.scores(bench.searched(greedy), "layers")
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
@@ -16,6 +18,7 @@ from skprune.evaluation._trace import trace_layers
 from skprune.exceptions import UnsupportedNetworkError
 from skprune.games import ReconstructionGame
 from skprune.networks import evaluating
+from skprune.strategies import keep_best
 
 __all__ = ["LayerGames", "check_reconstructible"]
 
@@ -90,6 +93,45 @@ class LayerGames:
             if counts[group] < members.size:
                 keep[members] = self._picked(group, members, keep, counts[group], pick)
         return keep
+
+    def allocate(self, total, min_per_group=1):
+        """Split a total over the groups so that most passes through all layers.
+
+        What passes is taken for the product of what the layers explain. All games are
+        built greedily, each with everybody behind it, and whoever raises the product
+        most is next.
+
+        Parameters
+        ----------
+        total : int
+            Number of players that stay.
+        min_per_group : int, default=1
+            Players that stay in each group at least.
+
+        Returns
+        -------
+        counts : tuple of int of length n_groups
+        """
+        group_of = self.players.group_of
+        floors = {"groups": group_of, "min_per_group": min_per_group}
+        kept = keep_best(self._growth, total, **floors)
+        return tuple(np.bincount(group_of[kept]).tolist())
+
+    @cached_property
+    def _growth(self):
+        """Growth of a group's logarithm by its first player, by its second, ...
+
+        At the places of the members of the group.
+        """
+        everybody = np.ones(self.players.n_players, dtype=bool)
+        growth = np.empty(self.players.n_players)
+        for group in range(len(self.players.groups)):
+            game = self.game(group, everybody)
+            gains = game.greedy_order(game.n_players)[1]
+            explained = np.maximum(gains.cumsum(), np.finfo(float).tiny)
+            grown = np.diff(np.log(explained), prepend=-np.inf)
+            growth[self.players.group_of == group] = grown
+        return growth
 
     def _picked(self, group, members, keep, count, pick):
         """Mask over the members of one group, remembered as long as it holds."""

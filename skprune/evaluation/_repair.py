@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import torch
 
 from skprune.evaluation._graph import rectified_layers
@@ -17,6 +20,8 @@ REPAIRS = ("none", "output", "layers")
 # Share of its answers that an opened ReLU still cuts off, and the samples it is
 # measured on.
 _CUT_OFF, _FEW = 0.02, 4096
+# How hard the fit of the output layer is pulled towards its start, in samples.
+_PULLS = (1, 10, 100, 1000)
 
 
 class _Seen(Exception):  # noqa: N818
@@ -77,7 +82,7 @@ class Repairer:
         self.samples: Samples = samples.subset(most)
         self._dense = {}
 
-    def repaired(self, keep, method="layers", opened=False):
+    def repaired(self, keep, method="layers", opened=False, judge=None):
         """The rest of the module without the players that leave, refitted.
 
         Parameters
@@ -88,6 +93,11 @@ class Repairer:
             Leave the weights, refit the output layer, or refit layer by layer.
         opened : bool, default=False
             Whether layers in front of a ReLU are opened when they are refitted.
+        judge : callable, default=None
+            Takes a module as it is returned, and says how good it is on samples that
+            were not trained on. The output layer is then pulled as if by one, ten, a
+            hundred and a thousand samples, and the best is taken, the weakest pull of
+            equals.
 
         Returns
         -------
@@ -105,7 +115,7 @@ class Repairer:
                     if not is_within(name, left):
                         self._refit_layer(pruned, name, keep, opened)
             if method != "none" and self._trace.output is not None:
-                self._refit_output(pruned)
+                self._refit_output(pruned, judge)
         return pruned
 
     @property
@@ -135,21 +145,27 @@ class Repairer:
             answers = torch.addmm(bias, some, weight.T)
             rank = 1 + int(_CUT_OFF * len(some))
             bias = bias - answers.kthvalue(rank, dim=0).values.clamp_max(0)
-        layer.weight.copy_(weight.reshape(layer.weight.shape))
-        if centred:
-            layer.bias.copy_(bias)
+        _set_weights(layer, weight, bias)
 
-    def _refit_output(self, pruned):
+    def _refit_output(self, pruned, judge):
         """Minimise the task's loss over the output layer."""
         layer = pruned.layer_in(pruned.rest, self._trace.output)
         columns = self._read(pruned, layer)
-        fit = _convex_fit(
-            layer, columns, self.samples.targets, self.task, self.max_iter
-        )
-        if fit is not None:
-            layer.weight.copy_(fit[0])
-            if layer.bias is not None:
-                layer.bias.copy_(fit[1])
+        start = copy.deepcopy(layer.state_dict())
+        most, best = -math.inf, start
+        for pull in _PULLS[:1] if judge is None else _PULLS:
+            layer.load_state_dict(start)
+            fit = _convex_fit(
+                layer, columns, self.samples.targets, self.task, self.max_iter, pull
+            )
+            if fit is None:
+                continue
+            _set_weights(layer, *fit)
+            worth = 0.0 if judge is None else judge(pruned)
+            # NaN compares false.
+            if worth > most:
+                most, best = worth, copy.deepcopy(layer.state_dict())
+        layer.load_state_dict(best)
 
     def _read(self, pruned, layer):
         """What a layer of the pruned module reads on all samples, as rows."""
@@ -217,11 +233,18 @@ def _ridge(moments, columns, targets, ridge, rounds, centred):
     return weight, bias
 
 
-def _convex_fit(layer, columns, targets, task, max_iter):
+def _set_weights(layer, weight, bias):
+    """Give a layer weights, and a bias if it has one."""
+    layer.weight.copy_(weight.reshape(layer.weight.shape))
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
+
+
+def _convex_fit(layer, columns, targets, task, max_iter, pull):
     """Weights and bias of the output layer that minimise the loss, or None.
 
     The columns are standardised, and the penalty keeps the weights near those from
-    which the fit starts, about as much as one sample would.
+    which the fit starts, about as much as `pull` samples would.
     """
     several = int(len(columns) > 1)
     center, spread = columns.mean(0), columns.std(0, correction=several).clamp_min(1e-6)
@@ -240,7 +263,7 @@ def _convex_fit(layer, columns, targets, task, max_iter):
 
     def objective():
         loss = task.loss(x @ weight.T + bias, targets)
-        return loss + (weight - start).square().sum() / (2 * len(x))
+        return loss + pull * (weight - start).square().sum() / (2 * len(x))
 
     def closure():
         optimizer.zero_grad()

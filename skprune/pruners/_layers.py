@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import clone
 
 from skprune.pruners._replacements import Replacements, n_replacements
+from skprune.pruners._stage import clear_gain
 from skprune.scorers import PlayerScores
 from skprune.strategies import search_allocation
 
@@ -64,16 +65,8 @@ class LayerSearch:
         -------
         keep : ndarray of bool of shape (n_players,)
         """
-        capacities = np.bincount(self.stage.players.group_of)
-        counts, self._n_tried = [size], 0
-        if capacities.size > 1:
-            counts = search_allocation(
-                self._payoff,
-                size,
-                capacities,
-                floors=self.min_per_layer,
-                max_evaluations=_SPLITS,
-            )
+        self._n_tried = 0
+        counts = self._split(size) if len(self.stage.players.groups) > 1 else (size,)
         keep = self.games.select(counts, self._pick)
         # The search may have settled before it had tried all that it may.
         self._tell(_n_splits(self.stage.players) - self._n_tried)
@@ -82,15 +75,32 @@ class LayerSearch:
             keep = replacements.improved(keep)
         return keep
 
-    def _payoff(self, counts):
+    def _split(self, size):
+        """Players of each layer: as the games give them, or clearly better."""
+        start = self.games.allocate(size, self.min_per_layer)
+        before = self._earned(start)
+
+        def gain(counts):
+            # The best of twenty on few validation samples would be best by chance.
+            return 0.0 if counts == start else clear_gain(self._earned(counts), before)
+
+        return search_allocation(
+            gain,
+            size,
+            np.bincount(self.stage.players.group_of),
+            floors=self.min_per_layer,
+            starts=[start],
+            max_evaluations=_SPLITS,
+        )
+
+    def _earned(self, counts):
         """What the network earns with so many players in each layer, repaired."""
         keep = self.games.select(counts, self._pick)
         opened = self.stage.are_few(sum(counts))
         repaired = self.stage.quick_repairer.repaired(keep, opened=opened)
-        payoff = self.stage.judge(repaired, self._judged)
         self._n_tried += 1
         self._tell(1)
-        return payoff
+        return self.stage.earned(repaired, self._judged)
 
     def _worth(self, keep):
         """The same of given survivors, on training samples too.

@@ -45,7 +45,7 @@ from skprune.pruners._choices import is_reconstruction
 from skprune.pruners._collapse import has_one_answer
 from skprune.pruners._epochs import telling_epochs
 
-__all__ = ["PrunedNet", "Stage", "check_playable", "one_thread"]
+__all__ = ["PrunedNet", "Stage", "check_playable", "clear_gain", "one_thread"]
 
 # Bytes of features that are held for moments, repairs and payoffs; from more samples
 # than fit, these are drawn at random.
@@ -100,6 +100,22 @@ def one_thread():
         yield
     finally:
         _THREADS.restore()
+
+
+def clear_gain(new, old):
+    """What is earned more, less a standard error: positive where it is no chance.
+
+    Parameters
+    ----------
+    new, old : ndarray of shape (n_samples,) or (1,)
+        See `Stage.earned`.
+
+    Returns
+    -------
+    gain : float
+    """
+    gains = new - old
+    return float(gains.mean() - gains.std() / len(gains) ** 0.5)
 
 
 def check_playable(net, data, players, payoffs):
@@ -251,8 +267,29 @@ class Stage:
 
     def judge(self, split, samples=None):
         """Payoff on the validation samples, fine enough to tell networks apart."""
+        return float(self.earned(split, samples).mean())
+
+    def earned(self, split, samples=None):
+        """What `judge` averages.
+
+        Parameters
+        ----------
+        split : SplitModule
+            A module.
+        samples : Samples, default=None
+            By default the validation samples.
+
+        Returns
+        -------
+        earned : ndarray of shape (n_samples,) or (1,)
+            By each sample; by all where the payoff is no mean over them.
+        """
         samples = self.valid if samples is None else samples
-        return played_payoff(split, samples, self.task, self._judge)
+        if self._judge.metric is not None:
+            return np.array([played_payoff(split, samples, self.task, self._judge)])
+        logits = sample_logits(split, samples, self.task)
+        earned = self._judge.per_sample(logits, samples.targets)
+        return earned.double().cpu().numpy()
 
     def finish(self, keep, repair):
         """Surgery, repair and transplant.
@@ -337,33 +374,30 @@ class Stage:
             return plain, "none"
         worth = self.judge(plain)
         for method in REPAIRS[REPAIRS.index(furthest) : 0 : -1]:
-            split = self.repairer.repaired(keep, method)
+            split = self._pulled(keep, method)
             may_open = self.repairer.opens and self.are_few(keep.sum())
             if method == "layers" and may_open:
-                opened = self.repairer.repaired(keep, method, opened=True)
-                split = opened if self._is_clearly_better(opened, split) else split
+                opened = self._pulled(keep, method, opened=True)
+                gain = clear_gain(self.earned(opened), self.earned(split))
+                split = opened if gain > 0 else split
             # NaN compares false: such a repair is not kept.
             if self.judge(split) >= worth:
                 return split, method
         return plain, "none"
 
+    def _pulled(self, keep, method, opened=False):
+        """A repair, its output layer pulled harder where that is clearly better."""
+        earned = []
+
+        def judge(split):
+            earned.append(self.earned(split))
+            return clear_gain(earned[-1], earned[0])
+
+        return self.repairer.repaired(keep, method, opened, judge)
+
     def are_few(self, n_players):
         """Whether so few players stay that repairs try to open their layers."""
         return n_players <= _FEW * self.players.n_players
-
-    def _is_clearly_better(self, new, old):
-        """Whether a module earns more than another by more than a standard error."""
-        if self._judge.metric is not None:
-            return self.judge(new) > self.judge(old)
-        gains, lost = (
-            self._judge.per_sample(
-                sample_logits(split, self.valid, self.task), self.valid.targets
-            ).double()
-            for split in (new, old)
-        )
-        gains -= lost
-        error = gains.std(correction=0) / len(gains) ** 0.5
-        return bool(gains.mean() > error)
 
     def _split(self, module, players):
         """A module, cut in front of its first layer that reads players."""

@@ -436,3 +436,35 @@ def test_scores_without_a_game(zoo):
     np.testing.assert_allclose(scores[:4], expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(UnsupportedNetworkError, match=r"\['4', '2'\].*weight_gradient"):
         taylor_scores(samples, split, players, task)
+
+
+def games_of(zoo, module=None, players="neurons"):
+    own = zoo.prepare(zoo.make_net(module or zoo.mlp([6, 9, 7, 3])), players)
+    return LayerGames(own.split, own.players, own.samples, own.task)
+
+
+@pytest.mark.parametrize("floor", [1, 3])
+@pytest.mark.parametrize("total", [6, 9, 15, 16])
+def test_players_are_allocated_where_most_passes_all_layers(zoo, total, floor):
+    games = games_of(zoo)
+    group_of = games.players.group_of
+    earned = []
+    for group in range(2):
+        game = games.game(group, np.ones(len(group_of), dtype=bool))
+        marginals = game.greedy_order(game.n_players)[1]
+        earned.append(np.concatenate([[0], marginals.cumsum()]))
+    splits = [(i, total - i) for i in range(floor, 10) if floor <= total - i <= 7]
+    products = [earned[0][i] * earned[1][j] for i, j in splits]
+    # Marginals hardly ever rise, so that building finds the best of all splits.
+    assert games.allocate(total, floor) == splits[int(np.argmax(products))]
+
+
+def test_a_layer_that_is_told_nothing_gets_no_more_than_its_floor(zoo):
+    problem = zoo.make_net(zoo.mlp([6, 9, 7, 3]))
+    with torch.no_grad():
+        # All units of the second layer are dead.
+        problem.module[2].weight.zero_()
+        problem.module[2].bias.fill_(-1)
+    own = zoo.prepare(problem)
+    games = LayerGames(own.split, own.players, own.samples, own.task)
+    assert games.allocate(9, 2) == (7, 2)

@@ -365,3 +365,67 @@ def test_without_a_relu_there_is_nothing_to_open(zoo):
     plain = outputs_of(own, repairer.repaired(keep, "layers"))
     opened = outputs_of(own, repairer.repaired(keep, "layers", opened=True))
     assert torch.equal(plain, opened)
+
+
+def output_weights(split):
+    return split.layer_in(split.rest, "4").weight.detach().clone()
+
+
+def test_the_pull_of_the_output_layer_is_the_one_that_is_judged_best(zoo):
+    own = prepared(zoo)
+    keep, repairer = some_of(own), repairer_of(own)
+    losses = []
+
+    def judge(split, sign=1):
+        losses.append(loss_of(own, split))
+        return sign * losses[-1]
+
+    # On the training samples themselves a harder pull is worse.
+    hard = repairer.repaired(keep, judge=judge)
+    assert losses == sorted(set(losses))
+    assert len(losses) == 4
+    assert loss_of(own, hard) == losses[-1]
+    weak = repairer.repaired(keep, judge=lambda split: judge(split, -1))
+    assert loss_of(own, weak) == losses[0]
+    # Without a judge nothing is compared, and the weakest pull is taken.
+    alone = output_weights(repairer.repaired(keep))
+    torch.testing.assert_close(output_weights(weak), alone, rtol=0, atol=0)
+
+
+def test_of_equals_the_weakest_pull_is_taken_and_nan_is_not(zoo):
+    own = prepared(zoo)
+    keep, repairer = some_of(own), repairer_of(own)
+
+    def chosen(*worths):
+        seen = []
+
+        def judge(split):
+            seen.append(output_weights(split))
+            return worths[len(seen) - 1]
+
+        best = repairer.repaired(keep, judge=judge)
+        assert torch.isfinite(outputs_of(own, best)).all()
+        return [bool((output_weights(best) == weights).all()) for weights in seen]
+
+    nan = float("nan")
+    assert chosen(0.5, 0.5, 0.2, 0.5) == [True, False, False, False]
+    assert chosen(nan, 0.1, nan, nan) == [False, True, False, False]
+    # The regression that all start from.
+    assert chosen(nan, nan, nan, nan) == [False] * 4
+
+
+def test_a_hard_pull_learns_less_of_targets_that_tell_nothing(zoo):
+    own = prepared(zoo, n_samples=120)
+    own.problem.y = np.random.default_rng(0).permutation(own.problem.y)
+    own.samples = zoo.prepare(own.problem).samples
+    keep = some_of(own)
+    start = output_weights(repairer_of(own, max_iter=0).repaired(keep))
+    moved = []
+
+    def judge(split):
+        moved.append(float((output_weights(split) - start).norm()))
+        return 0.0
+
+    repairer_of(own).repaired(keep, judge=judge)
+    assert moved == sorted(moved, reverse=True)
+    assert moved[3] < 0.2 * moved[0]

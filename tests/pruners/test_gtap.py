@@ -22,7 +22,8 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from skprune import GTAPPruner
+from skprune import GTAPPruner, mlp_regressor
+from skprune.evaluation import _repair
 from skprune.exceptions import SkpruneWarning
 from skprune.pruners._stage import one_thread
 from skprune.scorers import BanzhafScorer, ShapleyScorer
@@ -609,3 +610,26 @@ def test_fits_side_by_side_leave_torch_its_threads():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_many_survivors_do_not_learn_few_samples_by_heart(monkeypatch):
+    X, y = load_diabetes(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X), (y - y.mean()) / y.std()
+    gains = []
+    for seed in (1, 2, 3):
+        X_train, X_rest, y_train, y_rest = train_test_split(
+            X, y, test_size=0.6, random_state=seed
+        )
+        held_out = train_test_split(X_rest, y_rest, test_size=0.5, random_state=seed)
+        X_val, X_test, y_val, y_test = held_out
+        torch.manual_seed(seed)
+        net = mlp_regressor((100, 50), max_epochs=30).fit(X_train, y_train)
+        pruner = GTAPPruner(FrozenEstimator(net), n_players_to_keep=0.4, random_state=0)
+        scores = []
+        for pulls in (_repair._PULLS, (1,)):
+            monkeypatch.setattr(_repair, "_PULLS", pulls)
+            pruner.fit(X_train, y_train, X_val=X_val, y_val=y_val)
+            scores.append(pruner.score(X_test, y_test))
+        gains.append(scores[0] - scores[1])
+    assert min(gains) > -0.02
+    assert np.mean(gains) > 0.02
