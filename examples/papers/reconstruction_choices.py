@@ -88,7 +88,7 @@ class Choices(MaskBench):
                 gains = self.earned(games.select(counts, pick)) - before
                 return gains.mean() - gains.std() / len(gains) ** 0.5
 
-            yield games.select(self.split(gain, size, [start]), pick)
+            yield games.select(self.searched_split(gain, size, [start]), pick)
 
     def by_payoff(self, pick):
         """A mask for each size, the split of the highest validation payoff."""
@@ -97,9 +97,9 @@ class Choices(MaskBench):
             return self.earned(self.games.select(counts, pick)).mean()
 
         for size in self.sizes:
-            yield self.games.select(self.split(payoff, size), pick)
+            yield self.games.select(self.searched_split(payoff, size), pick)
 
-    def split(self, payoff, size, starts=()):
+    def searched_split(self, payoff, size, starts=()):
         """The best of twenty splits of a size."""
         return search_allocation(
             payoff, size, self.capacities, starts=starts, max_evaluations=20

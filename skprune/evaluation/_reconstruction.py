@@ -119,9 +119,9 @@ class LayerGames:
 
     @cached_property
     def _growth(self):
-        """Growth of a group's logarithm by its first player, by its second, ...
+        """What the logarithm of a layer's explained share grows by, player by player.
 
-        At the places of the members of the group.
+        In the order in which they join, and not of the group's members.
         """
         everybody = np.ones(self.players.n_players, dtype=bool)
         growth = np.empty(self.players.n_players)
