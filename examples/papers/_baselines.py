@@ -22,35 +22,42 @@ from skprune.strategies import keep_best
 class MaskBench:
     """One trained net; the test scores of its sub-networks, with or without repair."""
 
-    def __init__(self, net, train, test, fractions, players="neurons"):
+    def __init__(self, net, train, valid, test, fractions, players="neurons"):
         self.net, self.spec, self.task = net, players, task_of(net)
         with evaluating(net.module_), torch.no_grad():
             example = first_rows(net, train[0])
             self.players = find_players(net.module_, example, players)
             self.split = split_module(net.module_, self.players, example)
         self.train = Samples.of(net, self.split, self.task, *train)
+        self.valid = Samples.of(net, self.split, self.task, *valid)
         self.test = Samples.of(net, self.split, self.task, *test)
         self.repairer = Repairer(self.split, self.train, self.task)
         self.payoff = resolve_payoff(
             self.task.default_payoff, self.task, self.test.targets
+        )
+        self.judge = resolve_payoff(
+            self.task.smooth_payoff, self.task, self.valid.targets
         )
         self.floors = {"groups": self.players.group_of}
         n, least = self.players.n_players, len(self.players.groups)
         self.sizes = [max(least, round(fraction * n)) for fraction in fractions]
 
     def scores(self, masks, repair="none"):
-        """Test accuracy, or R², of each mask; repaired in the best of all ways.
-
-        The best on the test samples, in favour of those that it is compared with.
-        """
+        """Test accuracy, or R², of each mask; repaired as validation data like best."""
         ways = (False, True) if repair == "layers" else (False,)
-        return [max(self._score(mask, repair, way) for way in ways) for mask in masks]
+        scores = []
+        for mask in masks:
+            repaired = [
+                self.repairer.repaired(mask, repair, opened, self.worth)
+                for opened in ways
+            ]
+            best = max(repaired, key=self.worth)
+            scores.append(played_payoff(best, self.test, self.task, self.payoff))
+        return scores
 
-    def _score(self, mask, repair, opened):
-        return self._judge(self.repairer.repaired(mask, repair, opened, self._judge))
-
-    def _judge(self, split):
-        return played_payoff(split, self.test, self.task, self.payoff)
+    def worth(self, split):
+        """Validation payoff of a module."""
+        return played_payoff(split, self.valid, self.task, self.judge)
 
     def baselines(self, seed):
         """Yield (method, masks) for scores that need no game."""

@@ -128,7 +128,8 @@ class Bench(MaskBench):
     def __init__(self, net, network, data):
         X, y, X_val, y_val, X_test, y_test = data
         spec = list(network.players)
-        super().__init__(net, (X, y), (X_test, y_test), FRACTIONS, spec)
+        parts = (X, y), (X_val, y_val), (X_test, y_test)
+        super().__init__(net, *parts, FRACTIONS, spec)
         some = (net, X_val[:N_GAME], y_val[:N_GAME])
         games = {"players": self.players}
         self.game = CoalitionEvaluator(*some, **games)

@@ -70,7 +70,8 @@ def one_fold(X, y, n_classes, rows, seed):
         fit, test_size=0.15, random_state=seed, stratify=y[fit] if n_classes else None
     )
     net = train(X[fit], y[fit], n_classes, seed)
-    bench = MaskBench(net, (X[fit], y[fit]), (X[test], y[test]), FRACTIONS)
+    parts = [(X[rows], y[rows]) for rows in (fit, held, test)]
+    bench = MaskBench(net, *parts, FRACTIONS)
     pruner = GTAPPruner(
         FrozenEstimator(net),
         n_players_to_keep=bench.sizes[-1],

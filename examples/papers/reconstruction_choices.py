@@ -26,13 +26,7 @@ from _mnist import load_mnist
 from gtap_lenet5 import LeNet5, train
 
 from skprune import CoalitionEvaluator
-from skprune.evaluation import (
-    LayerGames,
-    Repairer,
-    Samples,
-    resolve_payoff,
-    sample_logits,
-)
+from skprune.evaluation import LayerGames, Repairer, sample_logits
 from skprune.scorers import ShapleyScorer
 from skprune.strategies import (
     IteratedBuilding,
@@ -58,9 +52,8 @@ class Choices(MaskBench):
     def __init__(self, net, data, players, n_train=50000):
         X, y, X_val, y_val, X_test, y_test = data
         X, y = X[:n_train], y[:n_train]
-        super().__init__(net, (X, y), (X_test, y_test), FRACTIONS, players)
-        self.valid = Samples.of(net, self.split, self.task, X_val, y_val)
-        self.judge = resolve_payoff("smoothed_accuracy", self.task, self.valid.targets)
+        parts = (X, y), (X_val, y_val), (X_test, y_test)
+        super().__init__(net, *parts, FRACTIONS, players)
         self.quick = Repairer(
             self.split, self.train.subset(4096), self.task, n_rectified=2, max_iter=12
         )
