@@ -82,9 +82,8 @@ class GTAPPruner(BasePruner):
     payoff : str or callable, default="reconstruction"
         "reconstruction": layer by layer from the output backwards, a coalition earns
         the variance of the next pre-activations that it still explains after linear
-        repair. What all layers explain, multiplied, splits the players over them,
-        unless another split is clearly better by validation payoff. Or any payoff of
-        `CoalitionEvaluator`, on validation samples; metrics are played slowly.
+        repair; layers keep what their games say, or clearly better. Or any payoff
+        of `CoalitionEvaluator`, on validation samples; metrics are played slowly.
     players : str or list of (kind, layer) pairs, default="neurons"
         Who plays; see `skprune.networks.find_players`.
     min_per_layer : int, default=1
