@@ -53,7 +53,7 @@ for repair in ("none", "output", "layers"):
         GTAPPruner(
             net,
             n_players_to_keep=0.1,
-            path_sizes=[0.03, 0.05, 0.2, 0.4, 0.7, 1.0],
+            path_sizes=[0.05, 0.2, 0.4, 0.7, 1.0],
             repair=repair,
             random_state=0,
         ),
