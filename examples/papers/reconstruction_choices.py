@@ -26,7 +26,7 @@ from _mnist import load_mnist
 from gtap_lenet5 import LeNet5, train
 
 from skprune import CoalitionEvaluator
-from skprune.evaluation import LayerGames, Repairer, sample_logits
+from skprune.evaluation import LayerGames, Repairer, clear_gain, played_payoffs
 from skprune.scorers import ShapleyScorer
 from skprune.strategies import (
     IteratedBuilding,
@@ -78,8 +78,7 @@ class Choices(MaskBench):
             before = self.earned(games.select(start, pick))
 
             def gain(counts, before=before):
-                gains = self.earned(games.select(counts, pick)) - before
-                return gains.mean() - gains.std() / len(gains) ** 0.5
+                return clear_gain(self.earned(games.select(counts, pick)), before)
 
             yield games.select(self.searched_split(gain, size, [start]), pick)
 
@@ -100,8 +99,8 @@ class Choices(MaskBench):
 
     def earned(self, mask):
         """What the repaired network earns by each validation sample."""
-        logits = sample_logits(self.quick.repaired(mask), self.valid, self.task)
-        return self.judge.per_sample(logits, self.valid.targets).double().numpy()
+        repaired = self.quick.repaired(mask)
+        return played_payoffs(repaired, self.valid, self.task, self.judge)
 
     def fixed(self, weights):
         """A greedy mask for each size, the split in proportion to weights."""

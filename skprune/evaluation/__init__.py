@@ -57,7 +57,13 @@ from skprune.evaluation._payoffs import (
 from skprune.evaluation._reconstruction import LayerGames, check_reconstructible
 from skprune.evaluation._repair import REPAIRS, Repairer
 from skprune.evaluation._sample_weights import loss_of_samples, weighted_samples
-from skprune.evaluation._samples import Samples, played_payoff, sample_logits
+from skprune.evaluation._samples import (
+    Samples,
+    clear_gain,
+    played_payoff,
+    played_payoffs,
+    sample_logits,
+)
 from skprune.evaluation._sparse_rows import SparseRows, store_by_column
 from skprune.evaluation._split import SplitModule, split_module
 from skprune.evaluation._trace import last_linear
@@ -105,6 +111,7 @@ __all__ = [
     "check_shrinkable",
     "check_threshold",
     "class_weights_of",
+    "clear_gain",
     "critical_size",
     "cut_batches",
     "device_named",
@@ -121,6 +128,7 @@ __all__ = [
     "optimizers_of",
     "plain_array",
     "played_payoff",
+    "played_payoffs",
     "predictions",
     "queued_for",
     "random_scores",

@@ -13,7 +13,13 @@ from skprune.evaluation._payoffs import Payoff
 from skprune.evaluation._split import SplitModule
 from skprune.networks import evaluating, map_tensors
 
-__all__ = ["Samples", "played_payoff", "sample_logits"]
+__all__ = [
+    "Samples",
+    "clear_gain",
+    "played_payoff",
+    "played_payoffs",
+    "sample_logits",
+]
 
 _BATCH = 1024
 
@@ -94,7 +100,46 @@ def sample_logits(split: SplitModule, samples: Samples, task):
 
 def played_payoff(split: SplitModule, samples: Samples, task, payoff: Payoff) -> float:
     """Payoff of a module as it is."""
+    return float(played_payoffs(split, samples, task, payoff).mean())
+
+
+def played_payoffs(split: SplitModule, samples: Samples, task, payoff: Payoff):
+    """What a module as it is earns by each sample, whose mean is its payoff.
+
+    Parameters
+    ----------
+    split : SplitModule
+        A module.
+    samples : Samples
+        The samples.
+    task : Task
+        What the outputs mean.
+    payoff : Payoff
+        What is earned.
+
+    Returns
+    -------
+    earned : ndarray of float64 of shape (n_samples,) or (1,)
+        One number for all samples where the payoff is a metric, no mean over them.
+    """
     logits = sample_logits(split, samples, task)
     if payoff.metric is not None:
-        return payoff.metric(logits.cpu().numpy(), samples.targets.cpu().numpy())
-    return float(payoff.per_sample(logits, samples.targets).double().mean())
+        targets = samples.targets.cpu().numpy()
+        return np.array([payoff.metric(logits.cpu().numpy(), targets)], np.float64)
+    return payoff.per_sample(logits, samples.targets).double().cpu().numpy()
+
+
+def clear_gain(new, old):
+    """What is earned more, less a standard error: positive where it is hardly chance.
+
+    Parameters
+    ----------
+    new, old : ndarray of shape (n_samples,) or (1,)
+        What two modules earn by the same samples, see `played_payoffs`.
+
+    Returns
+    -------
+    gain : float
+    """
+    gains = new - old
+    return float(gains.mean() - gains.std() / len(gains) ** 0.5)

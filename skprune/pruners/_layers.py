@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from sklearn.base import clone
 
+from skprune.evaluation import clear_gain
 from skprune.pruners._replacements import Replacements, n_replacements
-from skprune.pruners._stage import clear_gain
 from skprune.scorers import PlayerScores
 from skprune.strategies import search_allocation
 

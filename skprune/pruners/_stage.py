@@ -18,9 +18,11 @@ from skprune.evaluation import (
     Repairer,
     Samples,
     check_reconstructible,
+    clear_gain,
     cut_batches,
     first_rows,
     played_payoff,
+    played_payoffs,
     predictions,
     resolve_payoff,
     retrain,
@@ -45,7 +47,7 @@ from skprune.pruners._choices import is_reconstruction
 from skprune.pruners._collapse import has_one_answer
 from skprune.pruners._epochs import telling_epochs
 
-__all__ = ["PrunedNet", "Stage", "check_playable", "clear_gain", "one_thread"]
+__all__ = ["PrunedNet", "Stage", "check_playable", "one_thread"]
 
 # Bytes of features that are held for moments, repairs and payoffs; from more samples
 # than fit, these are drawn at random.
@@ -100,22 +102,6 @@ def one_thread():
         yield
     finally:
         _THREADS.restore()
-
-
-def clear_gain(new, old):
-    """What is earned more, less a standard error: positive where it is no chance.
-
-    Parameters
-    ----------
-    new, old : ndarray of shape (n_samples,) or (1,)
-        See `Stage.earned`.
-
-    Returns
-    -------
-    gain : float
-    """
-    gains = new - old
-    return float(gains.mean() - gains.std() / len(gains) ** 0.5)
 
 
 def check_playable(net, data, players, payoffs):
@@ -270,26 +256,9 @@ class Stage:
         return float(self.earned(split, samples).mean())
 
     def earned(self, split, samples=None):
-        """What `judge` averages.
-
-        Parameters
-        ----------
-        split : SplitModule
-            A module.
-        samples : Samples, default=None
-            By default the validation samples.
-
-        Returns
-        -------
-        earned : ndarray of shape (n_samples,) or (1,)
-            By each sample; by all where the payoff is no mean over them.
-        """
+        """What `judge` averages, by each sample; see `played_payoffs`."""
         samples = self.valid if samples is None else samples
-        if self._judge.metric is not None:
-            return np.array([played_payoff(split, samples, self.task, self._judge)])
-        logits = sample_logits(split, samples, self.task)
-        earned = self._judge.per_sample(logits, samples.targets)
-        return earned.double().cpu().numpy()
+        return played_payoffs(split, samples, self.task, self._judge)
 
     def finish(self, keep, repair):
         """Surgery, repair and transplant.
@@ -374,26 +343,27 @@ class Stage:
             return plain, "none"
         worth = self.judge(plain)
         for method in REPAIRS[REPAIRS.index(furthest) : 0 : -1]:
-            split = self._pulled(keep, method)
+            split, earned = self._pulled(keep, method)
             may_open = self.repairer.opens and self.are_few(keep.sum())
             if method == "layers" and may_open:
-                opened = self._pulled(keep, method, opened=True)
-                gain = clear_gain(self.earned(opened), self.earned(split))
-                split = opened if gain > 0 else split
+                opened, more = self._pulled(keep, method, opened=True)
+                if clear_gain(more, earned) > 0:
+                    split, earned = opened, more
             # NaN compares false: such a repair is not kept.
-            if self.judge(split) >= worth:
+            if earned.mean() >= worth:
                 return split, method
         return plain, "none"
 
     def _pulled(self, keep, method, opened=False):
-        """A repair, its output layer pulled harder where that is clearly better."""
-        earned = []
+        """A repair and what it earns, pulled harder where that is clearly better."""
+        seen = []
 
         def judge(split):
-            earned.append(self.earned(split))
-            return clear_gain(earned[-1], earned[0])
+            seen.append(self.earned(split))
+            return clear_gain(seen[-1], seen[0])
 
-        return self.repairer.repaired(keep, method, opened, judge)
+        split = self.repairer.repaired(keep, method, opened, judge)
+        return split, self.earned(split)
 
     def are_few(self, n_players):
         """Whether so few players stay that repairs try to open their layers."""

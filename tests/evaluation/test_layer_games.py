@@ -438,15 +438,15 @@ def test_scores_without_a_game(zoo):
         taylor_scores(samples, split, players, task)
 
 
-def games_of(zoo, module=None, players="neurons"):
-    own = zoo.prepare(zoo.make_net(module or zoo.mlp([6, 9, 7, 3])), players)
+def games_of(zoo, problem):
+    own = zoo.prepare(problem)
     return LayerGames(own.split, own.players, own.samples, own.task)
 
 
 @pytest.mark.parametrize("floor", [1, 3])
 @pytest.mark.parametrize("total", [6, 9, 15, 16])
 def test_players_are_allocated_where_most_passes_all_layers(zoo, total, floor):
-    games = games_of(zoo)
+    games = games_of(zoo, zoo.make_net(zoo.mlp([6, 9, 7, 3])))
     group_of = games.players.group_of
     earned = []
     for group in range(2):
@@ -465,6 +465,4 @@ def test_a_layer_that_is_told_nothing_gets_no_more_than_its_floor(zoo):
         # All units of the second layer are dead.
         problem.module[2].weight.zero_()
         problem.module[2].bias.fill_(-1)
-    own = zoo.prepare(problem)
-    games = LayerGames(own.split, own.players, own.samples, own.task)
-    assert games.allocate(9, 2) == (7, 2)
+    assert games_of(zoo, problem).allocate(9, 2) == (7, 2)

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from skprune.evaluation import clear_gain
 from skprune.pruners._layers import LayerSearch, n_tried
-from skprune.pruners._stage import clear_gain
 
 START, N_SAMPLES = (14, 6), 2000
 PLAYERS = SimpleNamespace(group_of=np.repeat([0, 1], 20), groups=["a", "b"])
